@@ -1,0 +1,1 @@
+"""The engine: plans, trains and records. A library without a screen."""

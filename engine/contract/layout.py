@@ -1,0 +1,154 @@
+"""From what a person asked (``LayoutSpec``) to the layout that runs, on a given machine."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from engine.contract.errors import Problem
+from engine.contract.machine import Machine
+from engine.contract.spec import LayoutSpec, OptimSpec, Precision, RunSpec
+
+DEFAULT_BATCH_SIZE = 32
+LARGEST_DEFAULT_MICRO_BATCH = 8
+
+
+class Layout(msgspec.Struct, frozen=True, kw_only=True):
+    """Sizes of the parallel axes and the choices that go with them, all decided."""
+
+    strategy: Literal["single", "ddp"]
+    accelerator: Literal["cpu", "cuda", "mps"]
+    device_indices: tuple[int, ...]
+    """Which devices, by index; CPU worker slots are numbered from 0."""
+    pp: int = 1
+    dp_replicate: int = 1
+    dp_shard: int = 1
+    cp: int = 1
+    tp: int = 1
+    schedule: str | None = None
+    stages: tuple[int, ...] | None = None
+    micro_batch: int
+    accumulation: int
+    checkpointing: str = "none"
+    """Activation checkpointing."""
+    precision: Precision
+    threads_per_worker: int | None = None
+
+    @property
+    def world_size(self) -> int:
+        return self.pp * self.dp_replicate * self.dp_shard * self.cp * self.tp
+
+    @property
+    def data_ranks(self) -> int:
+        """Ranks that see different samples."""
+        return self.dp_replicate * self.dp_shard
+
+    @property
+    def batch_size(self) -> int:
+        """Sequences per optimiser step over all devices."""
+        return self.micro_batch * self.accumulation * self.data_ranks
+
+
+def batch_of(optim: OptimSpec, layout: LayoutSpec, data_ranks: int) -> tuple[int, int] | Problem:
+    """``(micro_batch, accumulation)`` such that they and ``data_ranks`` multiply to the batch size."""
+    micro, steps, batch = layout.micro_batch, layout.accumulation, optim.batch_size
+    if batch is None and (micro is not None or steps is not None):
+        return micro or 1, steps or 1
+    batch = DEFAULT_BATCH_SIZE if batch is None else batch
+    if batch % data_ranks:
+        lower = max(batch - batch % data_ranks, data_ranks)
+        return Problem(
+            field="optim.batch_size",
+            message=f"{batch} sequences do not divide among {data_ranks} data-parallel devices",
+            hint=f"use {lower} or {batch - batch % data_ranks + data_ranks}",
+        )
+    per_rank = batch // data_ranks
+    if micro is None and steps is None:
+        micro = max(n for n in range(1, LARGEST_DEFAULT_MICRO_BATCH + 1) if per_rank % n == 0)
+    if micro is None:
+        micro = per_rank // (steps or 1)
+    if steps is None:
+        steps = per_rank // micro
+    if micro * steps != per_rank:
+        return Problem(
+            field="layout.micro_batch" if layout.accumulation is None else "layout.accumulation",
+            message=f"{micro} sequences x {steps} accumulated x {data_ranks} devices is not the batch size {batch}",
+            hint="leave accumulation or batch_size out, and it follows from the others",
+        )
+    return micro, steps
+
+
+def resolve_layout(spec: RunSpec, machine: Machine) -> Layout | list[Problem]:
+    """The layout that ``spec`` means on ``machine``, or every reason why there is none."""
+    wanted = spec.layout
+    accelerator = machine.accelerator() if wanted.accelerator == "auto" else wanted.accelerator
+    kind = "cuda" if accelerator == "rocm" else accelerator
+    indices = _device_indices(wanted, kind, machine)
+    if isinstance(indices, Problem):
+        return [indices]
+    problems = []
+    count = len(indices)
+    if wanted.strategy == "single" and count > 1:
+        problems.append(
+            Problem(field="layout.strategy", message=f"'single' cannot use {count} devices", hint="choose 'ddp'")
+        )
+    replicas = wanted.dp_replicate or count
+    if replicas != count:
+        problems.append(
+            Problem(
+                field="layout.dp_replicate",
+                message=f"{replicas} replicas need {replicas} devices, and {count} are chosen",
+                hint="leave dp_replicate out, or change layout.devices",
+            )
+        )
+    if kind == "mps" and count > 1:
+        problems.append(
+            Problem(field="layout.devices", message="an Apple GPU is one device", hint="set layout.devices = 1")
+        )
+    batch = batch_of(spec.optim, wanted, replicas)
+    if isinstance(batch, Problem):
+        problems.append(batch)
+    if problems or isinstance(batch, Problem):
+        return problems
+    return Layout(
+        strategy="ddp" if count > 1 else "single",
+        accelerator=kind,
+        device_indices=indices,
+        dp_replicate=replicas,
+        micro_batch=batch[0],
+        accumulation=batch[1],
+        precision=wanted.precision,
+        threads_per_worker=wanted.threads_per_worker or (max(1, machine.cpu_cores // count) if kind == "cpu" else None),
+    )
+
+
+def _device_indices(wanted: LayoutSpec, kind: str, machine: Machine) -> tuple[int, ...] | Problem:
+    slots = machine.slots(kind)
+    what = "worker slots (one per core)" if kind == "cpu" else f"{kind} devices"
+    if slots == 0:
+        found = ", ".join(sorted({device.kind for device in machine.devices})) or "nothing"
+        return Problem(
+            field="layout.accelerator",
+            message=f"this machine has no usable {kind} device",
+            hint=f'found: {found}; set layout.accelerator = "auto", and see `traindeck devices`',
+        )
+    present = tuple(range(slots)) if kind == "cpu" else tuple(device.index for device in machine.of_kind(kind))
+    if wanted.devices is None:
+        return present[:1] if kind in {"cpu", "mps"} or wanted.strategy == "single" else present
+    if isinstance(wanted.devices, int):
+        if wanted.devices > len(present):
+            return Problem(
+                field="layout.devices",
+                message=f"{wanted.devices} devices are asked for, and this machine has {len(present)} {what}",
+                hint=f"use at most {len(present)}",
+            )
+        return present[: wanted.devices]
+    missing = [index for index in wanted.devices if index not in present]
+    if missing:
+        return Problem(
+            field="layout.devices",
+            message=f"there is no device {', '.join(map(str, missing))} among the {what}",
+            hint="present: " + ", ".join(map(str, present)),
+        )
+    return wanted.devices

@@ -1,0 +1,149 @@
+"""Where things are in the directory of a run."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+MARKER = "run.json"
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,120}")
+CHECKPOINT_NAME = re.compile(r"step-(\d{1,12})")
+CHECKPOINT_MANIFEST = "manifest.json"
+
+
+class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``run.json`` holds: it marks a directory as a run of ours. Written once."""
+
+    id: str
+    name: str
+    created: float
+    """Seconds since the epoch."""
+    host: str
+    version: str
+    """Of Traindeck, when the run was created."""
+    schema: int = 1
+
+
+class ProcessIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that cannot be mistaken for a later one that got its number."""
+
+    pid: int
+    started: float | None
+    """Seconds since the epoch, as the system reports it."""
+    boot_id: str | None = None
+    host: str
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths of one run. Says where things are; reading and writing them is others' business."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @property
+    def info(self) -> Path:
+        return self.path / MARKER
+
+    @property
+    def spec(self) -> Path:
+        return self.path / "spec.toml"
+
+    @property
+    def plan(self) -> Path:
+        """The layout that runs (``Layout`` as JSON) and its estimate."""
+        return self.path / "plan.json"
+
+    @property
+    def prepared(self) -> Path:
+        """Which prepared data the run trains on; written by the data process."""
+        return self.path / "prepared.json"
+
+    @property
+    def supervisor(self) -> Path:
+        """Identity of the supervisor process (``ProcessIdentity`` as JSON)."""
+        return self.path / "supervisor.json"
+
+    @property
+    def events(self) -> Path:
+        """Folder of the event files, one for each writer."""
+        return self.path / "events"
+
+    def events_of(self, source: str) -> Path:
+        """``source`` is ``supervisor``, ``data`` or ``rank0``, ``rank1`` ..."""
+        return self.events / f"{source}.jsonl"
+
+    @property
+    def telemetry(self) -> Path:
+        return self.path / "telemetry"
+
+    @property
+    def commands(self) -> Path:
+        return self.path / "commands.jsonl"
+
+    @property
+    def log(self) -> Path:
+        """Output of all processes of the run."""
+        return self.path / "engine.log"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def errors(self) -> Path:
+        """Folder where each rank leaves the reason of its failure (torchrun's error files)."""
+        return self.path / "errors"
+
+    @property
+    def export(self) -> Path:
+        return self.path / "export"
+
+    def is_run(self) -> bool:
+        return self.info.is_file()
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of ``commands.jsonl``: a request of a screen or of the command line."""
+
+    id: str
+    action: str
+    time: float
+
+
+class CheckpointManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What makes a checkpoint folder complete; written last."""
+
+    schema: int = 1
+    step: int
+    samples: int
+    """Global index of the next sample."""
+    tokens: int
+    elapsed_seconds: float
+    validation_loss: float | None = None
+    files: dict[str, FileDigest]
+    """Name within the folder -> size and digest."""
+
+
+class FileDigest(msgspec.Struct, frozen=True, kw_only=True):
+    """Size and blake2b-128 digest of a file."""
+
+    bytes: int
+    digest: str
+
+
+def complete_checkpoints(directory: RunDirectory) -> list[Path]:
+    """Folders of complete checkpoints, oldest step first."""
+    found = []
+    if directory.checkpoints.is_dir():
+        for folder in directory.checkpoints.iterdir():
+            match = CHECKPOINT_NAME.fullmatch(folder.name)
+            if match and (folder / CHECKPOINT_MANIFEST).is_file():
+                found.append((int(match[1]), folder))
+    return [folder for _, folder in sorted(found)]

@@ -1,0 +1,42 @@
+"""``ModelShape``: a network with every dimension decided."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from engine.contract.spec import Family
+
+Norm = Literal["layernorm", "rmsnorm"]
+Position = Literal["learned", "rotary", "none"]
+Mlp = Literal["gelu", "swiglu", "none"]
+
+
+class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is needed to build a network and to count its parameters exactly.
+
+    The two decoder families differ in the choices below: GPT-2 has LayerNorm, learned positions, a
+    GELU MLP, biases and tied embeddings (Radford et al. 2019); Llama has RMSNorm, rotary positions, a
+    SwiGLU MLP, no biases and grouped key/value heads (Touvron et al. 2023). An LSTM language model
+    (Zaremba et al. 2014) uses ``layers``, ``hidden`` and ``vocabulary`` alone.
+    """
+
+    family: Family
+    layers: int
+    hidden: int
+    heads: int = 1
+    kv_heads: int = 1
+    head_size: int = 1
+    feed_forward: int = 0
+    vocabulary: int
+    positions: int
+    """Longest sequence; sizes the learned position table, and only that."""
+    norm: Norm
+    position: Position
+    mlp: Mlp
+    bias: bool
+    tied_embeddings: bool
+    dropout: float = 0.0
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-5

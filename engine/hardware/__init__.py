@@ -1,0 +1,1 @@
+"""What is in this machine and how busy it is, one file per source."""

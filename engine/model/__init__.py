@@ -1,0 +1,1 @@
+"""The networks, and their way from and to Hugging Face folders."""

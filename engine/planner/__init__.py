@@ -1,0 +1,1 @@
+"""From shapes to memory to time to the best layout. Pure arithmetic, no torch."""

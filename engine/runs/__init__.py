@@ -1,0 +1,1 @@
+"""Runs on disk and their processes: start, detach, follow, control, resume."""

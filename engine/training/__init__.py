@@ -1,0 +1,1 @@
+"""The loop: optimise, evaluate, checkpoint, and say so in events."""

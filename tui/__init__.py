@@ -1,0 +1,1 @@
+"""Everything that a person touches: the ``traindeck`` command and the app."""

@@ -1,0 +1,1 @@
+"""One file per widget; drawing is a pure function apart from behaviour."""
