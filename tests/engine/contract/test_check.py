@@ -1,0 +1,185 @@
+"""``check`` names every problem with its field, and layouts follow from what is asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.contract.check import check, name_problem, require
+from engine.contract.errors import SpecError
+from engine.contract.layout import Layout, resolve_layout
+from engine.contract.machine import Device, Machine
+from engine.contract.presets import PRESETS, resolve_shape
+from engine.contract.spec import BudgetSpec, ModelSpec, RunSpec
+from engine.contract.specfile import override_spec
+
+GOOD = RunSpec(name="good", budget=BudgetSpec(max_steps=10))
+CPU = Machine(host="h", devices=(Device(index=0, kind="cpu", slots=4),), cpu_cores=4)
+TWO_GPUS = Machine(
+    host="h",
+    devices=(
+        Device(index=0, kind="cuda"),
+        Device(index=1, kind="cuda"),
+        Device(index=2, kind="cuda", problem="lost"),
+        Device(index=0, kind="cpu", slots=4),
+    ),
+    cpu_cores=4,
+)
+
+
+def fields(*overrides: str, machine: Machine | None = None) -> set[str]:
+    return {problem.field for problem in check(override_spec(GOOD, overrides), machine)}
+
+
+def test_a_good_spec_has_no_problems() -> None:
+    assert check(GOOD, CPU) == []
+    require(GOOD, TWO_GPUS)
+
+
+@pytest.mark.parametrize(
+    ("override", "field"),
+    [
+        ("name=../escape", "name"),
+        ("name=' '", "name"),
+        ("data.sequence_length=0", "data.sequence_length"),
+        ("data.sequence_length=-4", "data.sequence_length"),
+        ("data.validation_fraction=0", "data.validation_fraction"),
+        ("data.validation_fraction=1.0", "data.validation_fraction"),
+        ("data.validation_fraction=nan", "data.validation_fraction"),
+        ("data.source=''", "data.source"),
+        ("data.source=/no/such/file.txt", "data.source"),
+        ("data.source=nothing-here", "data.source"),
+        ("tokenizer.vocabulary=0", "tokenizer.vocabulary"),
+        ("tokenizer.vocabulary=99999999", "tokenizer.vocabulary"),
+        ("tokenizer.kind=file", "tokenizer.file"),
+        ("tokenizer.file=t.json", "tokenizer.kind"),
+        ("model.preset=lama-3m", "model.preset"),
+        ("model.layers=0", "model.layers"),
+        ("model.hidden=-1", "model.hidden"),
+        ("model.heads=5", "model.heads"),
+        ("model.kv_heads=4", "model.kv_heads"),
+        ("model.vocabulary=100", "model.vocabulary"),
+        ("model.dropout=1.5", "model.dropout"),
+        ("optim.lr=0", "optim.lr"),
+        ("optim.lr=inf", "optim.lr"),
+        ("optim.lr=nan", "optim.lr"),
+        ("optim.batch_size=0", "optim.batch_size"),
+        ("optim.beta2=1", "optim.beta2"),
+        ("optim.label_smoothing=1", "optim.label_smoothing"),
+        ("optim.clip_norm=-1", "optim.clip_norm"),
+        ("layout.tp=2", "layout.tp"),
+        ("layout.pp=0", "layout.pp"),
+        ("layout.devices=0", "layout.devices"),
+        ("layout.devices=[0,0]", "layout.devices"),
+        ("layout.devices=[]", "layout.devices"),
+        ("layout.micro_batch=0", "layout.micro_batch"),
+        ("budget.max_steps=none", "budget.max_steps"),
+        ("budget.max_seconds=-5", "budget.max_seconds"),
+        ("evaluation.top_k=0", "evaluation.top_k"),
+        ("checkpoint.keep_last=0", "checkpoint.keep_last"),
+        ("seed=-1", "seed"),
+    ],
+)
+def test_one_wrong_field_is_the_only_one_named(override: str, field: str) -> None:
+    assert fields(override) == {field}
+
+
+def test_everything_wrong_is_named_at_once_and_raised_once() -> None:
+    wrong = override_spec(GOOD, ["optim.lr=0", "model.layers=0", "data.sequence_length=0"])
+    with pytest.raises(SpecError) as caught:
+        require(wrong)
+    assert {p.field for p in caught.value.problems} == {"optim.lr", "model.layers", "data.sequence_length"}
+    assert all(p.message for p in caught.value.problems)
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "-rf", "a\nb", "x" * 81, "", "tab\t", "nul\0"])
+def test_names_that_could_leave_their_folder_are_refused(name: str) -> None:
+    assert name_problem(name)
+
+
+@pytest.mark.parametrize("name", ["quickstart", "my run 2", "gpt2-1.5b", "训练"])
+def test_usual_names_are_accepted(name: str) -> None:
+    assert name_problem(name) is None
+
+
+def test_learned_positions_must_cover_the_sequence() -> None:
+    assert fields("model.preset=gpt2-3m", "model.positions=16") == {"model.positions"}
+    assert fields("model.positions=16") == set(), "rotary positions have no table to outgrow"
+
+
+def test_empty_and_unreadable_sources(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.txt"
+    empty.touch()
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    assert fields(f"data.source={empty}") == {"data.source"}
+    assert fields(f"data.source={folder}") == {"data.source"}
+    (folder / "a.txt").write_text("text")
+    assert fields(f"data.source={folder}") == set()
+
+
+def layout_of(machine: Machine, *overrides: str) -> Layout:
+    layout = resolve_layout(override_spec(GOOD, overrides), machine)
+    assert isinstance(layout, Layout), layout
+    return layout
+
+
+def test_the_cpu_takes_one_process_unless_more_are_asked_for() -> None:
+    layout = layout_of(CPU)
+    assert (layout.strategy, layout.device_indices, layout.threads_per_worker) == ("single", (0,), 4)
+    layout = layout_of(CPU, "layout.devices=2")
+    assert (layout.strategy, layout.world_size, layout.threads_per_worker) == ("ddp", 2, 2)
+    assert layout.batch_size == 32
+
+
+def test_all_healthy_accelerators_are_taken() -> None:
+    assert layout_of(TWO_GPUS).device_indices == (0, 1)
+    assert layout_of(TWO_GPUS, "layout.devices=[1]").device_indices == (1,)
+    assert layout_of(TWO_GPUS, "layout.strategy=single").device_indices == (0,)
+
+
+@pytest.mark.parametrize(
+    ("machine", "overrides", "field", "text"),
+    [
+        (CPU, ["layout.devices=5"], "layout.devices", "this machine has 4 worker slots"),
+        (TWO_GPUS, ["layout.devices=3"], "layout.devices", "has 2 cuda devices"),
+        (TWO_GPUS, ["layout.devices=[2]"], "layout.devices", "no device 2"),
+        (CPU, ["layout.accelerator=cuda"], "layout.accelerator", "no usable cuda device"),
+        (CPU, ["layout.strategy=single", "layout.devices=2"], "layout.strategy", "cannot use 2 devices"),
+        (CPU, ["layout.devices=3", "optim.batch_size=32"], "optim.batch_size", "do not divide among 3"),
+        (CPU, ["optim.batch_size=8", "layout.micro_batch=3"], "layout.micro_batch", "is not the batch size 8"),
+        (CPU, ["optim.batch_size=8", "layout.micro_batch=16"], "layout.micro_batch", "is not the batch size 8"),
+        (CPU, ["layout.dp_replicate=2"], "layout.dp_replicate", "2 replicas need 2 devices"),
+    ],
+)
+def test_layouts_that_the_machine_cannot_run(machine: Machine, overrides: list[str], field: str, text: str) -> None:
+    found = check(override_spec(GOOD, overrides), machine)
+    assert [problem.field for problem in found] == [field]
+    assert text in found[0].message
+
+
+def test_batch_follows_from_micro_batch_and_accumulation() -> None:
+    layout = layout_of(CPU, "layout.devices=2", "layout.micro_batch=3", "layout.accumulation=4")
+    assert layout.batch_size == 24
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_every_preset_is_sound(preset: str) -> None:
+    assert fields(f"model.preset={preset}") == set()
+    shape = resolve_shape(ModelSpec(preset=preset), vocabulary=4096, sequence_length=128)
+    assert shape.family == "lstm" or shape.heads * shape.head_size == shape.hidden
+
+
+def test_replaced_dimensions_keep_the_family_proportions() -> None:
+    shape = resolve_shape(ModelSpec(preset="llama-3m", hidden=128, heads=4), vocabulary=300, sequence_length=64)
+    assert (shape.hidden, shape.heads, shape.kv_heads, shape.head_size) == (128, 4, 4, 32)
+    assert shape.feed_forward == 384, "8/3 of the width, rounded up to 64"
+    gpt2 = resolve_shape(ModelSpec(preset="llama-3m", family="gpt2"), vocabulary=300, sequence_length=64)
+    assert (gpt2.norm, gpt2.position, gpt2.mlp, gpt2.bias, gpt2.feed_forward) == (
+        "layernorm",
+        "learned",
+        "gelu",
+        True,
+        4 * gpt2.hidden,
+    )

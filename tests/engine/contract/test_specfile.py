@@ -1,0 +1,156 @@
+"""TOML in and out, aliases, overrides, and every mistake at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.contract.aliases import ALIASES, VALUES
+from engine.contract.errors import SpecError
+from engine.contract.spec import BudgetSpec, DataSpec, LayoutSpec, OptimSpec, RunSpec
+from engine.contract.specfile import FIELDS, dump_spec, override_spec, parse_spec, read_spec
+
+
+def problems_of(text: str, *overrides: str) -> dict[str, str]:
+    with pytest.raises(SpecError) as caught:
+        parse_spec(text, overrides)
+    return {problem.field: f"{problem.message} ({problem.hint})" for problem in caught.value.problems}
+
+
+def test_a_default_spec_survives_the_file() -> None:
+    assert parse_spec(dump_spec(RunSpec())) == RunSpec()
+
+
+@given(
+    name=st.text(min_size=1, max_size=30),
+    lr=st.floats(min_value=1e-9, max_value=10),
+    clip=st.none() | st.floats(min_value=0.01, max_value=10),
+    devices=st.none() | st.integers(1, 8) | st.lists(st.integers(0, 7), min_size=1).map(tuple),
+    every=st.none() | st.integers(1, 100),
+    source=st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=40),
+)
+def test_any_spec_survives_the_file(
+    name: str,
+    lr: float,
+    clip: float | None,
+    devices: int | tuple[int, ...] | None,
+    every: int | None,
+    source: str,
+) -> None:
+    spec = RunSpec(
+        name=name,
+        data=DataSpec(source=source),
+        optim=OptimSpec(lr=lr, clip_norm=clip),
+        layout=LayoutSpec(devices=devices),
+        budget=BudgetSpec(max_steps=every),
+    )
+    assert parse_spec(dump_spec(spec)) == spec
+
+
+def test_switching_off_survives_the_file() -> None:
+    spec = override_spec(RunSpec(), ["optim.clip_norm=none", "evaluation.top_k=none"])
+    assert spec.optim.clip_norm is None
+    assert parse_spec(dump_spec(spec)) == spec
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "value"),
+    [
+        ("micro_batch_size = 4", "layout.micro_batch", 4),
+        ("per_device_train_batch_size = 4", "layout.micro_batch", 4),
+        ("[layout]\nmicro_batch_size = 4", "layout.micro_batch", 4),
+        ("[optim]\nlearning_rate = 3e-4", "optim.lr", 3e-4),
+        ("[model]\nnum_key_value_heads = 2", "model.kv_heads", 2),
+        ("block_size = 64", "data.sequence_length", 64),
+        ("bf16 = true", "layout.precision", "bf16-mixed"),
+        ('lr_scheduler_type = "wsd"', "optim.schedule", "warmup-stable-decay"),
+        ("max_iters = 7", "budget.max_steps", 7),
+    ],
+)
+def test_names_of_other_trainers(text: str, field: str, value: object) -> None:
+    part, leaf = field.split(".")
+    assert getattr(getattr(parse_spec(text), part), leaf) == value
+
+
+def test_every_alias_leads_to_a_field() -> None:
+    assert set(ALIASES.values()) | set(VALUES) <= set(FIELDS)
+    assert not set(ALIASES) & set(FIELDS)
+
+
+def test_a_field_given_twice_with_different_values_is_refused() -> None:
+    assert "given twice" in problems_of("learning_rate = 1e-3\n[optim]\nlr = 2e-3")["optim.lr"]
+    assert parse_spec("learning_rate = 2e-3\n[optim]\nlr = 2e-3").optim.lr == 2e-3
+
+
+def test_all_mistakes_are_reported_together_with_the_nearest_name() -> None:
+    found = problems_of('lyaout = 1\n[model]\nlayer = 3\nheads = "a"\n[optim]\nschedule = "cos"\nwarmup = 3')
+    assert "model.layers" in found["model.layer"]
+    assert "optim.warmup_steps" in found["optim.warmup"]
+    assert "expected int" in found["model.heads"]
+    assert "constant, linear, cosine" in found["optim.schedule"]
+    assert "no such field" in found["lyaout"]
+
+
+def test_a_field_in_the_wrong_table_is_shown_its_place() -> None:
+    assert "'data.sequence_length'" in problems_of("[model]\nsequence_length = 64")["model.sequence_length"]
+
+
+@pytest.mark.parametrize(
+    ("override", "field", "value"),
+    [
+        ("optim.lr=3e-4", "optim.lr", 3e-4),
+        ("lr=3", "optim.lr", 3.0),
+        ("data.source=/tmp/a b.txt", "data.source", "/tmp/a b.txt"),
+        ('data.source="x=y"', "data.source", "x=y"),
+        ("layout.devices=[0, 1]", "layout.devices", (0, 1)),
+        ("layout.devices=2", "layout.devices", 2),
+        ("optim.clip_norm=none", "optim.clip_norm", None),
+        ("model.tied_embeddings=true", "model.tied_embeddings", True),
+    ],
+)
+def test_overrides(override: str, field: str, value: object) -> None:
+    part, leaf = field.split(".")
+    assert getattr(getattr(override_spec(RunSpec(), [override]), part), leaf) == value
+
+
+def test_the_last_override_wins_over_the_file() -> None:
+    assert parse_spec("lr = 1.0", ["lr=2.0", "optim.lr=3.0"]).optim.lr == 3.0
+
+
+@pytest.mark.parametrize("override", ["lr", "=3", "optim.lrr=3", "optim=3", "optim.lr=fast", "a.b.c.d=1"])
+def test_bad_overrides_are_named(override: str) -> None:
+    with pytest.raises(SpecError):
+        override_spec(RunSpec(), [override])
+
+
+def test_a_file_that_is_no_toml_says_where(tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text("lr = = 3")
+    with pytest.raises(SpecError, match=r"bad\.toml(.|\n)*not TOML.*line 1"):
+        read_spec(path)
+    path.write_bytes(b"name = '\xff'")
+    with pytest.raises(SpecError, match="byte 8 is not UTF-8"):
+        read_spec(path)
+    with pytest.raises(SpecError, match="No such file"):
+        read_spec(tmp_path / "none.toml")
+    with pytest.raises(SpecError, match="directory"):
+        read_spec(tmp_path)
+
+
+@given(st.text(max_size=200))
+def test_no_text_does_more_than_raise_a_spec_error(text: str) -> None:
+    try:
+        parse_spec(text)
+    except SpecError as error:
+        assert error.problems
+
+
+@given(st.text(max_size=60))
+def test_no_override_does_more_than_raise_a_spec_error(text: str) -> None:
+    try:
+        override_spec(RunSpec(), [text])
+    except SpecError as error:
+        assert error.problems
