@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """``TRAINDECK_HOME`` in the test's own folder."""
     folder = tmp_path / "traindeck-home"
     monkeypatch.setenv("TRAINDECK_HOME", str(folder))
     for name in ("NO_COLOR", "TRAINDECK_ASCII", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
-    yield folder
+    return folder
