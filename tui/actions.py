@@ -1,0 +1,136 @@
+"""Every action of the app, once: bindings, key line, help and command palette are all made from this list.
+
+A screen names its place and takes ``BINDINGS = bindings("runs")``; an action without a place works on every
+screen. Keys are Textual's names; upper-case letters are the ones that take something away, and they ask first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from textual.binding import Binding, BindingType
+
+ANYWHERE: Final = "anywhere"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Action:
+    """One thing that a person can do, and how."""
+
+    name: str
+    """Textual's action: ``start``, ``app.show('runs')``."""
+    keys: str
+    """Textual key names, separated by commas; the first is the one that is shown. Empty: palette only."""
+    title: str
+    """One or two words for the key line."""
+    help: str
+    """A sentence for help and palette."""
+    place: str = ANYWHERE
+    """Which screen it belongs to."""
+    footer: bool = True
+    """Whether the key line shows it."""
+    palette: bool = True
+    """Whether it makes sense as a command: moving a cursor does not."""
+    priority: bool = False
+    """Taken before the focused widget sees the key."""
+
+
+TITLES: Final[dict[str, str]] = {
+    ANYWHERE: "On every screen",
+    "runs": "Runs",
+    "new": "New training",
+    "profiles": "Profiles",
+    "devices": "Devices",
+    "monitor": "Monitor",
+    "list": "In lists",
+    "form": "In forms",
+    "dialog": "In dialogs",
+}
+"""Places in the order in which help shows them, with their headings."""
+
+
+def _act(place: str, keys: str, name: str, title: str, text: str, **more: bool) -> Action:
+    return Action(name=name, keys=keys, title=title, help=text, place=place, **more)
+
+
+ACTIONS: Final[tuple[Action, ...]] = (
+    _act("runs", "enter", "open", "Open", "Watch the selected run: curves, devices, samples, log"),
+    _act("runs", "slash", "filter", "Filter", "Show only the runs whose name, state, model or data match what you type"),
+    _act("runs", "c", "copy", "New from it", "Fill in a new training with the settings of the selected run"),
+    _act("runs", "S", "stop", "Stop", "Stop the selected run after it has written a checkpoint (asks)"),
+    _act("runs", "R", "resume", "Resume", "Continue the selected run from its newest checkpoint (asks)"),
+    _act("runs", "X", "delete", "Delete", "Delete the selected run, which must have ended, and its checkpoints (asks)"),
+    _act("new", "ctrl+t", "start", "Start", "Start the training and watch it; it goes on without this window"),
+    _act("new", "ctrl+s", "save", "Save profile", "Save these settings under a name, to start from them again"),
+    _act("new", "ctrl+l", "load", "Load", "Start from another profile: fill in the form with its settings"),
+    _act("new", "ctrl+o", "more", "All fields", "Show every setting there is, or only the main ones"),
+    _act("new", "ctrl+y", "copy_command", "Copy command", "Copy the command line that starts exactly this training"),
+    _act("profiles", "enter", "open", "Use", "Fill in a new training with the selected profile"),
+    _act("profiles", "slash", "filter", "Filter", "Show only the profiles whose name or description match"),
+    _act("profiles", "c", "clone", "Clone", "Make a copy of the selected profile under a new name"),
+    _act("profiles", "e", "export", "Export", "Write the selected profile to a TOML file"),
+    _act("profiles", "i", "import", "Import", "Read a profile from a TOML file"),
+    _act("profiles", "R", "rename", "Rename", "Give the selected profile of yours another name"),
+    _act("profiles", "X", "delete", "Delete", "Delete the selected profile of yours (asks)"),
+    _act("list", "up,k", "move(-1)", "Up", "The line above", footer=False, palette=False),
+    _act("list", "down,j", "move(1)", "Down", "The line below", footer=False, palette=False),
+    _act("list", "pageup,ctrl+b", "page(-1)", "Page up", "A page up", footer=False, palette=False),
+    _act("list", "pagedown,ctrl+f", "page(1)", "Page down", "A page down", footer=False, palette=False),
+    _act("list", "home,g", "first", "First", "The first line", footer=False, palette=False),
+    _act("list", "end,G", "last", "Last", "The last line", footer=False, palette=False),
+    _act("form", "up", "step(-1)", "Previous field", "The field above", footer=False, palette=False),
+    _act("form", "down", "step(1)", "Next field", "The field below (enter and tab as well)", footer=False, palette=False),
+    _act("form", "pageup", "jump(-1)", "Section up", "The section above", footer=False, palette=False),
+    _act("form", "pagedown", "jump(1)", "Section down", "The section below", footer=False, palette=False),
+    _act(ANYWHERE, "r", "app.show('runs')", "Runs", "All trainings, with their state", footer=False),
+    _act(ANYWHERE, "n", "app.show('new')", "New", "Set up a new training", footer=False),
+    _act(ANYWHERE, "p", "app.show('profiles')", "Profiles", "Settings by name: shipped ones and yours", footer=False),
+    _act(ANYWHERE, "d", "app.show('devices')", "Devices", "What this machine has and how busy it is", footer=False),
+    _act(ANYWHERE, "escape", "app.back", "Back", "Close what is open, go back to the runs", footer=False, palette=False),
+    _act(ANYWHERE, "question_mark,f1", "app.help", "Help", "All keys and what they do"),
+    _act(ANYWHERE, "ctrl+p", "app.command_palette", "Palette", "Find any command by its name", palette=False),
+    _act(ANYWHERE, "", "app.switch_theme", "Theme", "Change between the dark and the light theme", footer=False),
+    _act(ANYWHERE, "q", "app.quit", "Close", "Close this window; trainings go on"),
+)  # fmt: skip
+
+
+def actions_of(place: str) -> Iterator[Action]:
+    """The actions of one place, in the order in which they are shown."""
+    return (action for action in ACTIONS if action.place == place)
+
+
+def bindings(place: str) -> list[BindingType]:
+    """The actions of one place as Textual bindings."""
+    return [
+        Binding(
+            action.keys,
+            action.name,
+            action.title,
+            show=action.footer,
+            priority=action.priority,
+            tooltip=action.help,
+        )
+        for action in actions_of(place)
+        if action.keys
+    ]
+
+
+_KEY_NAMES: Final[dict[str, str]] = {
+    "question_mark": "?", "slash": "/", "escape": "esc", "pageup": "pgup", "pagedown": "pgdn", "space": "space",
+    "up": "up", "down": "down", "left": "left", "right": "right", "full_stop": ".", "comma": ",", "plus": "+",
+    "minus": "-", "equals_sign": "=", "left_square_bracket": "[", "right_square_bracket": "]",
+}  # fmt: skip
+
+
+def key_text(key: str) -> str:
+    """A Textual key name as it stands on a keyboard: ``^t`` for ``ctrl+t``, ``?`` for ``question_mark``."""
+    if key.startswith("ctrl+"):
+        return "^" + key_text(key.removeprefix("ctrl+"))
+    return _KEY_NAMES.get(key, key)
+
+
+def keys_text(action: Action) -> str:
+    """All keys of an action for the help screen: ``up or k``."""
+    return " or ".join(key_text(key) for key in action.keys.split(","))

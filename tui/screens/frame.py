@@ -1,0 +1,33 @@
+"""What all full screens have: the line above, the line below, and their place in the registry of actions."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.screen import Screen
+
+from tui.widgets.frame import KeyBar, TopBar
+
+
+class DeckScreen(Screen[None]):
+    """A screen between the two lines; subclasses say what is in it by :meth:`compose_body`."""
+
+    PLACE: ClassVar[str] = ""
+    """The screen's place in :mod:`tui.actions`, by which help finds its keys."""
+    AUTO_FOCUS = ""
+
+    def compose(self) -> ComposeResult:
+        yield TopBar(self.PLACE)
+        yield from self.compose_body()
+        yield KeyBar()
+
+    def compose_body(self) -> ComposeResult:
+        """The widgets between the two lines."""
+        yield from ()
+
+    def on_mount(self) -> None:
+        self.watch(self.app, "machine_summary", self._tell_machine)
+
+    def _tell_machine(self, summary: str) -> None:
+        self.query_one(TopBar).machine = summary

@@ -1,0 +1,59 @@
+"""The looks of the app: one dark and one light theme, calm, with one accent, and plain borders on request."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from textual.theme import Theme
+
+DARK: Final = Theme(
+    name="traindeck-dark",
+    dark=True,
+    primary="#6cb6eb",
+    secondary="#9aa7b8",
+    accent="#e5b567",
+    success="#7fc98f",
+    warning="#e5b567",
+    error="#e8787a",
+    foreground="#d5dae1",
+    background="#14171c",
+    surface="#1b1f26",
+    panel="#252b34",
+    variables={
+        "block-cursor-background": "#2c4a63",
+        "block-cursor-foreground": "#f2f5f8",
+        "block-cursor-text-style": "none",
+        "input-selection-background": "#6cb6eb 35%",
+        "border": "#3a424e",
+        "border-blurred": "#3a424e",
+    },
+)
+LIGHT: Final = Theme(
+    name="traindeck-light",
+    dark=False,
+    primary="#15629c",
+    secondary="#5d6876",
+    accent="#8a5a00",
+    success="#1f7a37",
+    warning="#8a5a00",
+    error="#b3262c",
+    foreground="#20262e",
+    background="#fafbfc",
+    surface="#f0f2f5",
+    panel="#e2e6ec",
+    variables={
+        "block-cursor-background": "#c5dcf0",
+        "block-cursor-foreground": "#10151b",
+        "block-cursor-text-style": "none",
+        "input-selection-background": "#15629c 25%",
+        "border": "#b9c1cc",
+        "border-blurred": "#b9c1cc",
+    },
+)
+THEMES: Final = (DARK, LIGHT)
+
+
+def wants_ascii() -> bool:
+    """Whether signs beyond ASCII are to be avoided: ``TRAINDECK_ASCII`` is set to anything but 0."""
+    return os.environ.get("TRAINDECK_ASCII", "0") not in {"", "0"}
