@@ -48,8 +48,8 @@ def _llama(
     )  # fmt: skip
 
 
-def _lstm(layers: int, hidden: int, source: str = "") -> Preset:
-    return Preset(family="lstm", layers=layers, hidden=hidden, tied=True, source=source)
+def _lstm(layers: int, hidden: int, tied: bool = True, source: str = "") -> Preset:
+    return Preset(family="lstm", layers=layers, hidden=hidden, tied=tied, source=source)
 
 
 _GPT2 = "Radford et al. 2019, table 2"
@@ -61,10 +61,10 @@ _LLAMA3 = "Grattafiori et al. 2024, table 3"
 PRESETS: dict[str, Preset] = {
     "llama-1m": _llama(4, 112, 4, 2, 304, tied=True),
     "llama-3m": _llama(6, 192, 6, 2, 512, tied=True),
-    "llama-10m": _llama(6, 320, 5, 5, 896, tied=True),
-    "llama-30m": _llama(8, 512, 8, 4, 1408, tied=True),
-    "llama-100m": _llama(12, 768, 12, 4, 2048, tied=True),
-    "llama-350m": _llama(24, 1024, 16, 8, 2816, tied=True),
+    "llama-10m": _llama(7, 320, 5, 5, 896, tied=True),
+    "llama-30m": _llama(9, 512, 8, 4, 1408, tied=True),
+    "llama-100m": _llama(16, 768, 12, 4, 2048, tied=True),
+    "llama-350m": _llama(28, 1024, 16, 8, 2816, tied=True),
     "llama-1b": _llama(16, 2048, 32, 8, 8192, True, 500_000.0, "Llama 3.2 model card"),
     "llama-3b": _llama(28, 3072, 24, 8, 8192, True, 500_000.0, "Llama 3.2 model card"),
     "llama-7b": _llama(32, 4096, 32, 32, 11008, source=_LLAMA1),
@@ -75,7 +75,7 @@ PRESETS: dict[str, Preset] = {
     "llama-405b": _llama(126, 16384, 128, 8, 53248, False, 500_000.0, _LLAMA3),
     "gpt2-1m": _gpt2(4, 112, 4),
     "gpt2-3m": _gpt2(5, 192, 6),
-    "gpt2-10m": _gpt2(6, 320, 5),
+    "gpt2-10m": _gpt2(7, 320, 5),
     "gpt2-30m": _gpt2(8, 512, 8),
     "gpt2-124m": _gpt2(12, 768, 12, _GPT2),
     "gpt2-355m": _gpt2(24, 1024, 16, _GPT2),
@@ -86,9 +86,9 @@ PRESETS: dict[str, Preset] = {
     "gpt3-13b": _gpt2(40, 5120, 40, "Brown et al. 2020, table 2.1, with the width 5120 that 40 heads of 128 need"),
     "gpt3-175b": _gpt2(96, 12288, 96, _GPT3),
     "lstm-1m": _lstm(2, 160),
-    "lstm-3m": _lstm(2, 384),
+    "lstm-3m": _lstm(2, 320),
     "lstm-10m": _lstm(2, 700),
-    "lstm-66m": _lstm(2, 1500, "Zaremba et al. 2014, large; ours ties the embeddings"),
+    "lstm-66m": _lstm(2, 1500, tied=False, source="Zaremba et al. 2014, large"),
 }
 
 
