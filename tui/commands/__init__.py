@@ -1,0 +1,1 @@
+"""What the sub-commands of ``traindeck`` do, one file per group; :mod:`tui.cli` only declares them."""

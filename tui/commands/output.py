@@ -1,0 +1,96 @@
+"""What every command does alike: results on standard output, the rest on standard error, and exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from typing import Any, Final
+
+import msgspec
+
+from engine.contract.errors import SpecError, TraindeckError
+from tui.text import printable
+
+DONE: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+UNKNOWN_FIT: Final = 3
+INTERRUPTED: Final = 130
+PIPE_CLOSED: Final = 141
+
+# What JSON allows inside a string and a terminal may yet act on: DEL, C1 controls, direction overrides.
+_TERMINAL_CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+
+
+def emit(value: Any) -> None:
+    """Print one JSON object; not finite numbers become null."""
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    text = _TERMINAL_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    if not (sys.stdout.encoding or "ascii").lower().startswith("utf"):
+        text = json.dumps(json.loads(text), indent=2)
+    say(text)
+
+
+def say(text: str = "") -> None:
+    """Print a result, at once: whoever follows a pipe sees it when it happens."""
+    print(text, flush=True)
+
+
+def note(text: str = "") -> None:
+    """Print on standard error what is not the result."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def report(error: TraindeckError, *, as_json: bool) -> int:
+    """Show an error and return the exit code it deserves; with ``--json`` also as an object on stdout."""
+    if as_json:
+        emit({"error": error_object(error)})
+    title = printable(error.title)
+    if isinstance(error, SpecError):
+        note(f"error: {title}\n{printable(error.message)}")
+        return USAGE
+    note("\n".join([f"error: {title}", *(f"  {printable(text)}" for text in (error.message, error.hint) if text)]))
+    return FAILED
+
+
+def error_object(error: TraindeckError) -> dict[str, Any]:
+    """An error as its JSON object."""
+    problems = error.problems if isinstance(error, SpecError) else ()
+    return {
+        "title": error.title,
+        "message": error.message.strip() or None,
+        "hint": error.hint or None,
+        "problems": msgspec.to_builtins(problems),
+    }
+
+
+def of_system(error: OSError) -> TraindeckError:
+    """What the system refused (permissions, a full disk), as an error for a person."""
+    place = f"{error.filename}: " if error.filename else ""
+    return TraindeckError("the system refused", f"{place}{error.strerror or error}")
+
+
+def of_defect(error: Exception) -> TraindeckError:
+    """An exception that nobody foresaw."""
+    return TraindeckError(
+        "an error inside Traindeck",
+        f"{type(error).__name__}: {error}",
+        "this is a defect of Traindeck: please report it; TRAINDECK_DEBUG=1 shows where it happened",
+    )
+
+
+def close_quietly() -> None:
+    """After the reader of our output has gone: nothing more can be said, not even at exit."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            os.dup2(nothing, stream.fileno())
+        except (OSError, ValueError):  # a stream without a file, as in tests
+            continue
+
+
+def in_terminal() -> bool:
+    """Whether a person sits at both ends."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
