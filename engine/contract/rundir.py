@@ -33,6 +33,8 @@ class ProcessIdentity(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     started: float | None
     """Seconds since the epoch, as the system reports it."""
+    start_ticks: int | None = None
+    """Clock ticks from boot to its start, where the system tells (Linux): no correction of the clock moves them."""
     boot_id: str | None = None
     host: str
 
