@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import platform
 import socket
-import subprocess
 import time
 from collections.abc import Iterable
 from functools import cache
@@ -142,6 +141,8 @@ def cpu_name(cpuinfo: Path = _PROC / "cpuinfo") -> str | None:
 
 def sysctl(name: str) -> str | None:
     """One value of ``sysctl`` (macOS, BSD); None where there is no such value or program."""
+    import subprocess  # noqa: PLC0415 - only Apple machines are asked
+
     try:
         done = subprocess.run(["sysctl", "-n", name], capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -262,7 +263,8 @@ def _psutil() -> ModuleType:
     """The library, loaded at the first use (a third of what detecting a machine costs)."""
     import psutil  # noqa: PLC0415 - most callers of this module never need it
 
-    return psutil
+    library: ModuleType = psutil
+    return library
 
 
 def _affinity() -> set[int] | None:

@@ -7,7 +7,9 @@ no other. Meanings of fields: NVIDIA, *NVML API Reference*.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import ModuleType
@@ -67,8 +69,11 @@ class Nvml:
         self._library: ModuleType | None = None
         self._entries: list[_Entry] = []
         self._variable = environment.get("CUDA_VISIBLE_DEVICES")
+        if not _library_is_there():
+            self.problem = "the library libnvidia-ml.so.1 is not there (no NVIDIA driver is installed)"
+            return
         try:
-            import pynvml  # noqa: PLC0415 - large, and of no use to who only asks for a process
+            import pynvml  # noqa: PLC0415 - large, and of no use where there is no driver
         except ImportError:
             self.problem = "the Python package nvidia-ml-py is not installed"
             return
@@ -247,6 +252,17 @@ class Nvml:
         except UnicodeDecodeError:
             # A name that is no text (seen with damaged information ROMs).
             return None
+
+
+def _library_is_there() -> bool:
+    """Whether the library can be loaded. Asking costs a tenth of importing pynvml, in vain on most machines."""
+    if sys.platform == "win32":
+        return True
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def _reason(error: BaseException) -> str:
