@@ -59,6 +59,10 @@ class DataError(TraindeckError):
     """Training data that cannot be read or is not what the spec says it is."""
 
 
+class ModelError(TraindeckError):
+    """Weights that are missing, damaged, or of a network that is not ours; a network that a format cannot hold."""
+
+
 class CheckpointError(TraindeckError):
     """A checkpoint that is missing, damaged, or of another model."""
 

@@ -13,6 +13,21 @@ Position = Literal["learned", "rotary", "none"]
 Mlp = Literal["gelu", "swiglu", "none"]
 
 
+class RopeScaling(msgspec.Struct, frozen=True, kw_only=True):
+    """How Llama 3.1 and later stretch rotary positions (Grattafiori et al. 2024; Hugging Face's ``llama3`` rope type).
+
+    Pairs that turn slowly are slowed down by ``factor``; those that turn fast are left; between the two it blends.
+    """
+
+    factor: float
+    low_frequency_factor: float
+    """Pairs turning fewer times than this within the original positions are slowed down in full."""
+    high_frequency_factor: float
+    """Pairs turning more often than this within the original positions are left as they are."""
+    original_positions: int
+    """Longest sequence before the stretching."""
+
+
 class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
     """All that is needed to build a network and to count its parameters exactly.
 
@@ -39,4 +54,5 @@ class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
     tied_embeddings: bool
     dropout: float = 0.0
     rope_theta: float = 10_000.0
+    rope_scaling: RopeScaling | None = None
     norm_eps: float = 1e-5

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -53,7 +55,14 @@ Rotation = tuple[Tensor, Tensor]
 def rotary_frequencies(shape: ModelShape, device: torch.device) -> Tensor:
     """Radians per position of each pair of dimensions, (head_size / 2,) (Su et al. 2021, equation 15)."""
     exponents = torch.arange(0, shape.head_size, 2, dtype=torch.float32, device=device) / shape.head_size
-    return 1.0 / shape.rope_theta**exponents
+    frequencies = 1.0 / shape.rope_theta**exponents
+    scaling = shape.rope_scaling
+    if scaling is None:
+        return frequencies
+    turns = scaling.original_positions * frequencies / (2 * math.pi)
+    span = scaling.high_frequency_factor - scaling.low_frequency_factor
+    kept = ((turns - scaling.low_frequency_factor) / span).clamp(0, 1)
+    return frequencies * (kept + (1 - kept) / scaling.factor)
 
 
 def rotary_angles(shape: ModelShape, positions: Tensor) -> Rotation:
