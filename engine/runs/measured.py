@@ -1,0 +1,52 @@
+"""What the training of a run has measured, from the event file of its rank 0."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from engine.contract.events import Started, Train, Validation
+from engine.contract.rundir import RunDirectory
+from engine.runs.scan import backwards, only
+
+RECENT = 20
+"""Logged intervals over which the present speed is averaged."""
+
+
+class Measured(NamedTuple):
+    """What rank 0 has said. After a resume from a checkpoint, what it had said of later steps does not count."""
+
+    started: Started | None
+    validations: list[Validation]
+    train: Train | None
+    tokens_per_second: float | None
+    step: int | None
+
+
+def read_measured(run: RunDirectory) -> Measured:
+    """Rare events are searched for, new ones read from the end: a long file costs a fraction of a second."""
+    path = run.events_of("rank0")
+    started: Started | None = None
+    validations: list[Validation] = []
+    for event in only(path, "started", "validation"):
+        if isinstance(event, Started):
+            started = event
+            validations = [known for known in validations if (known.step or 0) < (event.step or 0)]
+        elif isinstance(event, Validation):
+            validations.append(event)
+    step: int | None = None
+    limit: int | None = None
+    recent: list[Train] = []
+    for event in backwards(path):
+        step = event.step if step is None else step
+        if isinstance(event, Started):
+            if recent or not event.step:
+                break
+            limit = event.step if limit is None else min(limit, event.step)
+        elif isinstance(event, Train) and (limit is None or (event.step or 0) <= limit):
+            recent.append(event)
+            if len(recent) == RECENT:
+                break
+    speed = None
+    if recent and limit is None:
+        speed = sum(event.tokens_per_second for event in recent) / len(recent)
+    return Measured(started, validations, recent[0] if recent else None, speed, step)

@@ -1,0 +1,62 @@
+"""What state a run is in: what its processes said last, unless they are gone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from engine.contract.errors import RunError
+from engine.contract.events import State
+from engine.contract.rundir import RunDirectory, RunInfo
+from engine.contract.states import ENDED, LIVE, RunStateName
+from engine.runs.create import PlanFile
+from engine.runs.liveness import lost_because
+from engine.runs.scan import only
+
+
+def read_info(run: RunDirectory) -> RunInfo:
+    """What ``run.json`` says. Raises RunError for a directory that is not a run."""
+    try:
+        return msgspec.json.decode(run.info.read_bytes(), type=RunInfo)
+    except (FileNotFoundError, NotADirectoryError):
+        raise RunError("Not a Traindeck run", f"{run.path} has no {run.info.name}", "See: traindeck runs") from None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise RunError("Not a readable Traindeck run", f"{run.info}: {error}") from None
+
+
+def read_plan(run: RunDirectory) -> PlanFile | None:
+    """What ``plan.json`` says; None where it is missing or of another form (a newer version)."""
+    try:
+        return msgspec.json.decode(run.plan.read_bytes(), type=PlanFile)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def read_state(run: RunDirectory, info: RunInfo | None = None) -> tuple[RunStateName, str | None]:
+    """The state and, where there is one, the reason. Raises RunError for a directory that is not a run."""
+    info = read_info(run) if info is None else info
+    state = _said(run)
+    if state is None or state.state in LIVE:
+        reason = lost_because(run, info.created)
+        if reason is not None and (state := _said(run)) is not None and state.state in ENDED:
+            reason = None  # it ended between the two looks
+        if reason is not None:
+            return "lost", reason
+    return ("queued", None) if state is None else (state.state, state.reason or None)
+
+
+def _said(run: RunDirectory) -> State | None:
+    """The newest State by time; the supervisor's word on how its newest attempt ended is final."""
+    supervisor = _newest_state(run.events_of("supervisor"))
+    rank0 = _newest_state(run.events_of("rank0"))
+    if supervisor is None or rank0 is None or supervisor.state in ENDED:
+        return supervisor or rank0
+    return max(supervisor, rank0, key=lambda state: state.time)
+
+
+def _newest_state(path: Path) -> State | None:
+    newest = None
+    for event in only(path, "state"):
+        newest = event if isinstance(event, State) else newest
+    return newest
