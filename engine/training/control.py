@@ -1,0 +1,86 @@
+"""What the workers do after a step besides the next one, decided together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from engine.contract.events import CommandDone
+from engine.contract.rundir import Command
+from engine.training.commands import Inbox, StopFlag
+from engine.training.devices import Ranks
+from engine.training.reporter import Reporter
+
+
+class Act(IntEnum):
+    """What is to be done; of several wishes the highest is granted."""
+
+    NOTHING = 0
+    CHECKPOINT = 1
+    RESUME = 2
+    PAUSE = 3
+    STOP = 4
+
+
+ACTS = {"checkpoint": Act.CHECKPOINT, "resume": Act.RESUME, "pause": Act.PAUSE, "stop": Act.STOP}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What all ranks do now."""
+
+    act: Act
+    elapsed_seconds: float
+    """Rank 0's clock: the one that time limits and schedules go by."""
+    reason: str = ""
+    """Why, where it was this rank's wish."""
+    command: Command | None = None
+    """The request behind it, on rank 0."""
+
+
+class Control:
+    """Collects requests and signals, and lets the ranks agree on one act."""
+
+    def __init__(self, ranks: Ranks, flag: StopFlag | None, inbox: Inbox | None, reporter: Reporter) -> None:
+        self._ranks = ranks
+        self._flag = flag
+        self._inbox = inbox
+        self._reporter = reporter
+
+    def decide(self, elapsed_seconds: float, *, paused: bool = False) -> Decision:
+        """The one act that follows; every rank calls this at the same point and gets the same answer."""
+        command = self._acceptable(paused)
+        wish, reason = Act.NOTHING, ""
+        if command is not None:
+            wish, reason = ACTS[command.action], "requested"
+        if self._flag is not None and (why := self._flag.reason()):
+            wish, reason = Act.STOP, why
+        clock = int(elapsed_seconds * 1e6) if self._ranks.rank == 0 else 0
+        act, microseconds = self._ranks.highest([wish, clock])
+        return Decision(act=Act(act), elapsed_seconds=microseconds / 1e6, reason=reason, command=command)
+
+    def done(self, decision: Decision, message: str = "", *, accepted: bool = True) -> None:
+        """Acknowledge the request behind ``decision``, if there is one."""
+        if decision.command is not None:
+            self._acknowledge(decision.command, accepted, message)
+
+    def refuse_rest(self) -> None:
+        """Answer the requests that came too late."""
+        while self._inbox is not None and (command := self._inbox.next()) is not None:
+            self._acknowledge(command, False, "the training has ended")
+
+    def _acceptable(self, paused: bool) -> Command | None:
+        """The next request that makes sense now; the ones that do not are refused."""
+        while self._inbox is not None and (command := self._inbox.next()) is not None:
+            if command.action not in ACTS:
+                self._acknowledge(command, False, f"there is no action {command.action!r}")
+            elif command.action == "resume" and not paused:
+                self._acknowledge(command, False, "the training is not paused")
+            elif command.action == "pause" and paused:
+                self._acknowledge(command, False, "the training is paused already")
+            else:
+                return command
+        return None
+
+    def _acknowledge(self, command: Command, accepted: bool, message: str) -> None:
+        self._reporter.emit(CommandDone(id=command.id, action=command.action, accepted=accepted, message=message))

@@ -1,0 +1,81 @@
+"""How a worker says why it failed."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+import msgspec
+import torch
+
+from engine.contract.errors import TraindeckError
+from engine.contract.rundir import RunDirectory
+
+
+class TrainingError(TraindeckError):
+    """A training that cannot go on."""
+
+
+class ErrorReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``errors/rank<k>.json`` holds; the supervisor makes the last event of the run from it."""
+
+    title: str
+    message: str
+    hint: str
+    exception: str
+    rank: int
+    traceback: str
+    consequence: bool = False
+    """Whether another rank's end caused this one: that rank's report says more."""
+
+
+CONNECTION_SIGNS = ("connection closed by peer", "connection reset by peer", "nccl", "timed out waiting", "socket")
+MEMORY_SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory")
+
+
+def describe(error: BaseException, rank: int) -> ErrorReport:
+    """``error`` in words for a person, with its traceback for the log."""
+    title, message, hint = "The training failed", str(error) or type(error).__name__, "The log has the traceback"
+    consequence = False
+    lower = message.lower()
+    if isinstance(error, TraindeckError):
+        title, message, hint = error.title, error.message, error.hint
+    elif _is_out_of_memory(error):
+        title = "Out of memory"
+        hint = (
+            "Lower layout.micro_batch (accumulation makes up for it), shorten data.sequence_length, "
+            "choose bf16-mixed or a smaller model"
+        )
+    elif isinstance(error, torch.distributed.DistError) or (
+        isinstance(error, RuntimeError) and any(sign in lower for sign in CONNECTION_SIGNS)
+    ):
+        title, consequence = "Another worker stopped answering", True
+        hint = "The report of the rank that failed first says why"
+    return ErrorReport(
+        title=title,
+        message=message,
+        hint=hint,
+        exception=type(error).__name__,
+        rank=rank,
+        traceback="".join(traceback.format_exception(error)),
+        consequence=consequence,
+    )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in MEMORY_SIGNS)
+
+
+def write_report(run: RunDirectory, report: ErrorReport) -> None:
+    """Leave ``report`` where the supervisor finds it, and print it to the log."""
+    print(report.traceback, file=sys.stderr)
+    print(f"{report.title}: {report.message}\n{report.hint}", file=sys.stderr, flush=True)
+    path = run.errors / f"rank{report.rank}.json"
+    aside = path.with_suffix(".partial")
+    run.errors.mkdir(mode=0o700, exist_ok=True)
+    aside.write_bytes(msgspec.json.encode(report))
+    aside.chmod(0o600)
+    os.replace(aside, path)

@@ -1,0 +1,42 @@
+"""Noticing that a training has gone wrong."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from engine.training.failure import TrainingError
+
+LARGEST_STREAK = 3
+"""So many logged losses in a row that are not finite end a training."""
+ADVICE = "Resume from the last checkpoint with a lower optim.lr or more warm-up; optim.clip_norm and fp32 help too"
+
+
+@torch.no_grad()
+def weights_are_finite(model: nn.Module) -> bool:
+    """Whether no parameter holds an infinity or NaN; one pass over the weights."""
+    return all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())
+
+
+class LossWatch:
+    """Looks at each logged loss. All ranks see the same losses, and so come to the same end."""
+
+    def __init__(self) -> None:
+        self._streak = 0
+
+    def look(self, loss: float, model: nn.Module) -> str | None:
+        """What to tell about ``loss``; None when it is finite.
+
+        Raises TrainingError when no step can mend it: the weights are not finite, or it stays so.
+        """
+        if math.isfinite(loss):
+            self._streak = 0
+            return None
+        self._streak += 1
+        if not weights_are_finite(model):
+            raise TrainingError("The training diverged", f"The loss is {loss} and so are weights of the model", ADVICE)
+        if self._streak >= LARGEST_STREAK:
+            raise TrainingError("The training diverged", f"The loss was {loss} {self._streak} times in a row", ADVICE)
+        return f"the loss is {loss}"

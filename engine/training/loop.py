@@ -1,0 +1,166 @@
+"""The training, as one can read it from top to bottom."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.contract.events import Ended, Train
+from engine.training.control import Act
+from engine.training.loss import token_loss
+from engine.training.milestones import checkpoint, evaluate, write_sample
+from engine.training.optimiser import set_learning_rate
+from engine.training.pausing import pause
+from engine.training.schedule import learning_rate
+from engine.training.session import Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """What one update measured, still on the device."""
+
+    loss: Tensor
+    """Mean cross-entropy of this rank's tokens."""
+    grad_norm: Tensor | None
+    """Of all gradients, before clipping; None where nothing asked for it."""
+    rate: float
+    data_seconds: float
+
+
+def train(session: Session) -> str:
+    """Everything from the first evaluation to the last checkpoint; the reason of the end, as ``Ended`` names it."""
+    session.tell_state("running")
+    if session.step == 0:
+        evaluate(session)
+        write_sample(session)
+    reason = session.limit_reached() or run_steps(session)
+    if reason != "stopped":
+        evaluate(session)
+        write_sample(session)
+    checkpoint(session)
+    session.control.refuse_rest()
+    session.reporter.emit(Ended(reason=reason, tokens=session.tokens, elapsed_seconds=session.clock.elapsed()))
+    return reason
+
+
+def run_steps(session: Session) -> str:
+    """Update after update until a limit is reached or someone stops it."""
+    spec = session.inputs.spec
+    data_seconds = 0.0
+    session.clock.interval()
+    while True:
+        result = train_step(session)
+        session.advance()
+        data_seconds += result.data_seconds
+        decision = session.control.decide(session.clock.elapsed())
+        session.elapsed_seconds = decision.elapsed_seconds
+        limit = session.limit_reached()
+        ends = limit is not None or decision.act is Act.STOP
+        if ends or session.step % spec.log_every_steps == 0:
+            report(session, result, data_seconds)
+            data_seconds = 0.0
+        if not ends and is_due(spec.evaluation.every_steps, session.step):
+            evaluate(session)
+        if not ends and is_due(spec.checkpoint.every_steps, session.step):
+            checkpoint(session, validated=spec.checkpoint.keep_best)
+            write_sample(session)
+        match decision.act:
+            case Act.STOP:
+                session.tell_state("stopping", decision.reason)
+                checkpoint(session)
+                session.control.done(decision)
+                return "stopped"
+            case Act.CHECKPOINT:
+                checkpoint(session)
+                session.control.done(decision)
+            case Act.PAUSE:
+                if not pause(session, decision):
+                    return "stopped"
+        if limit is not None:
+            return limit
+
+
+def train_step(session: Session) -> StepResult:
+    """One update from ``accumulation`` micro-batches on each rank."""
+    optim, layout, fabric = session.inputs.spec.optim, session.inputs.layout, session.fabric
+    torch.manual_seed(step_seed(session.inputs.spec.seed, session.step, session.ranks.rank))
+    rate = learning_rate(
+        optim,
+        session.step,
+        total_steps=session.budget.total_steps,
+        time_share=session.budget.time_share(session.elapsed_seconds),
+    )
+    set_learning_rate(session.optimiser, rate)
+    losses = []
+    data_seconds = 0.0
+    for index in range(layout.accumulation):
+        begin = time.perf_counter()
+        tokens, targets = session.batches.micro_batch(session.samples, index)
+        data_seconds += time.perf_counter() - begin
+        is_last = index == layout.accumulation - 1
+        with fabric.no_backward_sync(session.network, enabled=not is_last):
+            objective, loss = token_loss(session.network(tokens), targets, optim.label_smoothing)
+            fabric.backward(objective / layout.accumulation)
+        losses.append(loss)
+    grad_norm = _clip(session)
+    session.optimiser.step()
+    session.optimiser.zero_grad(set_to_none=True)
+    return StepResult(loss=torch.stack(losses).mean(), grad_norm=grad_norm, rate=rate, data_seconds=data_seconds)
+
+
+def _clip(session: Session) -> Tensor | None:
+    """The norm of all gradients, and those scaled down if it is above the limit."""
+    spec = session.inputs.spec
+    if spec.optim.clip_norm is not None:
+        norm: Tensor = session.fabric.clip_gradients(
+            session.network, session.optimiser, max_norm=spec.optim.clip_norm, error_if_nonfinite=False
+        )
+        return norm
+    if (session.step + 1) % spec.log_every_steps == 0:
+        return torch.nn.utils.get_total_norm(
+            [parameter.grad for parameter in session.model.parameters() if parameter.grad is not None]
+        )
+    return None
+
+
+def report(session: Session, result: StepResult, data_seconds: float) -> None:
+    """Read the loss from the device, average it over the ranks, and tell how the interval went."""
+    loss = session.ranks.total([float(result.loss)])[0] / session.ranks.size
+    grad_norm = None if result.grad_norm is None else float(result.grad_norm)
+    seconds = session.clock.interval()
+    layout, data = session.inputs.layout, session.inputs.spec.data
+    steps = session.step - session.logged_step
+    session.logged_step = session.step
+    session.reporter.emit(
+        Train(
+            loss=loss,
+            lr=result.rate,
+            grad_norm=grad_norm,
+            tokens=session.tokens,
+            samples=session.samples,
+            tokens_per_second=steps * layout.batch_size * data.sequence_length / seconds,
+            step_seconds=seconds / steps,
+            elapsed_seconds=session.elapsed_seconds,
+            data_wait_seconds=data_seconds / steps,
+        )
+    )
+    if problem := session.watch.look(loss, session.model):
+        session.reporter.notice(problem, "error")
+
+
+def is_due(every: int | None, step: int) -> bool:
+    """Whether what happens ``every`` so many steps happens after ``step``."""
+    return every is not None and step % every == 0
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """The seed of everything random in one update on one rank (dropout).
+
+    Being a function of these three alone, it makes a resumed run draw what the uninterrupted one draws.
+    """
+    digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1

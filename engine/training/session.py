@@ -1,0 +1,92 @@
+"""A training in progress: everything that its loop works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from lightning.fabric import Fabric
+from torch import nn
+from torch.optim import Optimizer
+
+from engine.contract.events import State
+from engine.contract.states import RunStateName
+from engine.model.build import LanguageModel
+from engine.training.budget import Budget
+from engine.training.checkpoint import Content, Position
+from engine.training.control import Control
+from engine.training.devices import Ranks
+from engine.training.health import LossWatch
+from engine.training.inputs import Inputs
+from engine.training.reporter import Clock, Reporter
+from engine.training.stepbatches import StepBatches
+
+
+@dataclass(kw_only=True)
+class Session:
+    """The parts of one worker. Only the counters at the end change while it trains."""
+
+    inputs: Inputs
+    fabric: Fabric
+    ranks: Ranks
+    model: LanguageModel
+    """The plain network: evaluated, sampled from, saved."""
+    network: nn.Module
+    """The same network as Fabric wraps it (precision, gradient averaging, compilation): trained."""
+    optimiser: Optimizer
+    """As Fabric wraps it."""
+    plain_optimiser: Optimizer
+    batches: StepBatches
+    budget: Budget
+    reporter: Reporter
+    control: Control
+    clock: Clock
+    watch: LossWatch = field(default_factory=LossWatch)
+
+    step: int = 0
+    """Updates done."""
+    samples: int = 0
+    """Trained; the next batch begins with this global sample index."""
+    tokens: int = 0
+    elapsed_seconds: float = 0.0
+    """As all ranks agreed after the last step."""
+    logged_step: int = 0
+    validated_step: int | None = None
+    validation_loss: float | None = None
+    """At ``validated_step``."""
+    saved_step: int | None = None
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self.fabric.device
+        return device
+
+    @property
+    def content(self) -> Content:
+        """What a checkpoint of this training is of."""
+        return Content(
+            shape=self.inputs.shape,
+            optimiser=self.inputs.spec.optim.name,
+            data_fingerprint=self.inputs.data.manifest.fingerprint,
+        )
+
+    @property
+    def position(self) -> Position:
+        return Position(step=self.step, samples=self.samples, tokens=self.tokens, elapsed_seconds=self.clock.elapsed())
+
+    def limit_reached(self) -> str | None:
+        """The limit of the budget that ends the training here, by the numbers that all ranks share."""
+        return self.budget.reached(
+            step=self.step, samples=self.samples, tokens=self.tokens, elapsed_seconds=self.elapsed_seconds
+        )
+
+    def advance(self) -> None:
+        """Count one more update."""
+        layout, data = self.inputs.layout, self.inputs.spec.data
+        self.step += 1
+        self.samples += layout.batch_size
+        self.tokens += layout.batch_size * data.sequence_length
+        self.reporter.step = self.step
+
+    def tell_state(self, state: RunStateName, reason: str = "") -> None:
+        self.reporter.emit(State(state=state, reason=reason))

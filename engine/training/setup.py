@@ -1,0 +1,133 @@
+"""From the directory of a run to a session that is ready to train."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+from engine.contract.events import Started
+from engine.data.batches import Batches
+from engine.model.build import build_model
+from engine.planner.shapes import flops_per_token
+from engine.training.budget import Budget
+from engine.training.checkpoint import find_sound, load_checkpoint, read_content
+from engine.training.commands import Inbox, StopFlag
+from engine.training.control import Control
+from engine.training.devices import Ranks, device_name, make_fabric
+from engine.training.inputs import Inputs
+from engine.training.optimiser import build_optimiser
+from engine.training.reporter import Clock, Reporter
+from engine.training.retention import clear_leftovers, set_aside
+from engine.training.session import Session
+from engine.training.stepbatches import StepBatches
+
+
+def open_session(inputs: Inputs, reporter: Reporter, flag: StopFlag | None, started: float) -> Session:
+    """Network, optimiser and data on their device, at step 0; ``started`` is when this process began.
+
+    Raises RunError where the machine is not what the layout needs.
+    """
+    spec, layout = inputs.spec, inputs.layout
+    fabric = make_fabric(layout)
+    ranks = Ranks(fabric)
+    model = build_model(inputs.shape, seed=spec.seed)
+    model.to(fabric.device)
+    optimiser = build_optimiser(model, spec.optim, fabric.device)
+    network, wrapped = fabric.setup(torch.compile(model) if spec.layout.compile else model, optimiser)
+    batches = StepBatches(
+        Batches(inputs.data.train, spec.data.sequence_length, spec.seed), layout, ranks.rank, fabric.device
+    )
+    budget = Budget.of(
+        spec.budget,
+        batch_size=layout.batch_size,
+        sequence_length=spec.data.sequence_length,
+        samples_per_epoch=batches.samples_per_epoch,
+    )
+    inbox = Inbox(inputs.run, started) if ranks.rank == 0 else None
+    return Session(
+        inputs=inputs,
+        fabric=fabric,
+        ranks=ranks,
+        model=model,
+        network=network,
+        optimiser=wrapped,
+        plain_optimiser=optimiser,
+        batches=batches,
+        budget=budget,
+        reporter=reporter,
+        control=Control(ranks, flag, inbox, reporter),
+        clock=Clock(),
+    )
+
+
+def resume(session: Session) -> str | None:
+    """Continue from the newest checkpoint that verifies; its name, or None where there is none.
+
+    Damaged ones are set aside with a notice. Raises CheckpointError for one of another model or optimiser.
+    """
+    step = _choose_checkpoint(session) if session.ranks.rank == 0 else -1
+    (step,) = session.ranks.highest([step])
+    if step < 0:
+        return None
+    folder = session.inputs.run.checkpoints / f"step-{step}"
+    manifest = load_checkpoint(folder, session.model, session.content, session.plain_optimiser)
+    session.step, session.samples, session.tokens = manifest.step, manifest.samples, manifest.tokens
+    session.elapsed_seconds = manifest.elapsed_seconds
+    session.clock = Clock(manifest.elapsed_seconds)
+    session.logged_step = session.saved_step = session.reporter.step = manifest.step
+    if manifest.validation_loss is not None:
+        session.validated_step, session.validation_loss = manifest.step, manifest.validation_loss
+    if read_content(folder).data_fingerprint != session.content.data_fingerprint and session.ranks.rank == 0:
+        session.reporter.notice("the training data is not the one that the checkpoint was trained on")
+    return folder.name
+
+
+def _choose_checkpoint(session: Session) -> int:
+    """The step of the newest sound checkpoint; -1 where there is none."""
+    run = session.inputs.run
+    clear_leftovers(run)
+    found, problems = find_sound(run)
+    for folder, problem in problems:
+        place = set_aside(folder)
+        then = f"continuing from {found.name}" if found else "starting from step 0"
+        session.reporter.notice(f"{problem.title}: {problem.message}; kept as {place.name}, {then}", "error")
+    return int(found.name.removeprefix("step-")) if found else -1
+
+
+def tell_start(session: Session, resumed_from: str | None) -> None:
+    """The first event of a training."""
+    spec, layout, shape = session.inputs.spec, session.inputs.layout, session.inputs.shape
+    name = device_name(session.device)
+    session.reporter.step = session.step
+    session.reporter.emit(
+        Started(
+            parameters=sum(parameter.numel() for parameter in session.model.parameters()),
+            world_size=session.ranks.size,
+            accelerator=layout.accelerator,
+            device_names=tuple(name for _ in layout.device_indices),
+            batch_size=layout.batch_size,
+            micro_batch=layout.micro_batch,
+            accumulation=layout.accumulation,
+            sequence_length=spec.data.sequence_length,
+            precision=layout.precision,
+            optimiser=spec.optim.name,
+            max_steps=session.budget.total_steps,
+            max_tokens=spec.budget.max_tokens,
+            max_seconds=spec.budget.max_seconds,
+            flops_per_token=flops_per_token(shape, spec.data.sequence_length),
+            versions=_versions(),
+            resumed_from=resumed_from,
+        )
+    )
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in ("traindeck", "torch", "lightning"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue  # run from a source tree that is not installed
+    return versions
