@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from tui.cli_profiles import profiles_app
-from tui.options import Json, Run, Sets, Spec, Yes, command_group
+from tui.options import CheckpointName, Json, Run, Sets, Spec, Yes, command_group
 
 EPILOG = """\b
 Exit codes:
@@ -243,23 +243,27 @@ def data(
 @app.command()
 def generate(
     run: Run,
-    prompt: Annotated[str, typer.Option("--prompt", "-p", help="Text to go on from.")] = "\n",
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="Text to go on from.", show_default="a line end")] = "\n",
     tokens: Annotated[int, typer.Option("--tokens", "-n", min=1, help="How many tokens to write.")] = 200,
     temperature: Annotated[float, typer.Option(min=0, help="0 always takes the likeliest token.")] = 0.8,
     top_k: Annotated[int, typer.Option(min=0, help="Choose among this many tokens; 0: among all.")] = 50,
     seed: Annotated[int, typer.Option(min=0, help="The same seed writes the same text.")] = 1337,
+    checkpoint_: CheckpointName = None,
     json_: Json = False,
 ) -> None:
     """Let the model of a run write text."""
     from tui.commands import asking
 
-    asking.generate(run, prompt=prompt, tokens=tokens, temperature=temperature, top_k=top_k, seed=seed, as_json=json_)
+    asking.generate(
+        run, prompt=prompt, tokens=tokens, temperature=temperature, top_k=top_k, seed=seed, checkpoint=checkpoint_,
+        as_json=json_,
+    )  # fmt: skip
 
 
 @app.command("eval")
 def evaluate(
     run: Run,
-    checkpoint_: Annotated[str | None, typer.Option("--checkpoint", help="A checkpoint's name; the newest.")] = None,
+    checkpoint_: CheckpointName = None,
     json_: Json = False,
 ) -> None:
     """Measure a run's model on its whole validation set."""
@@ -269,11 +273,11 @@ def evaluate(
 
 
 @app.command()
-def export(run: Run, json_: Json = False) -> None:
+def export(run: Run, checkpoint_: CheckpointName = None, json_: Json = False) -> None:
     """Write a run's model as a Hugging Face folder."""
     from tui.commands import asking
 
-    asking.export(run, as_json=json_)
+    asking.export(run, checkpoint_, as_json=json_)
 
 
 @app.command()

@@ -10,6 +10,9 @@ Run = Annotated[str, typer.Argument(metavar="RUN", help="An id, the start of one
 Spec = Annotated[str, typer.Argument(metavar="PROFILE_OR_FILE", help="A profile's name or a TOML file.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a field; repeatable.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+CheckpointName = Annotated[
+    str | None, typer.Option("--checkpoint", metavar="NAME", help="'step-<n>' or 'best'; the newest when left out.")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 

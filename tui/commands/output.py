@@ -9,8 +9,9 @@ import sys
 from typing import Any, Final
 
 import msgspec
+import typer
 
-from engine.contract.errors import SpecError, TraindeckError
+from engine.contract.errors import ProfileError, SpecError, TraindeckError
 from tui.text import printable
 
 DONE: Final = 0
@@ -51,8 +52,9 @@ def report(error: TraindeckError, *, as_json: bool) -> int:
     if isinstance(error, SpecError):
         note(f"error: {title}\n{printable(error.message)}")
         return USAGE
-    note("\n".join([f"error: {title}", *(f"  {printable(text)}" for text in (error.message, error.hint) if text)]))
-    return FAILED
+    lines = [line for text in (error.message, error.hint) for line in printable(text).splitlines()]
+    note("\n".join([f"error: {title}", *(f"  {line}" for line in lines)]))
+    return USAGE if isinstance(error, ProfileError) else FAILED
 
 
 def error_object(error: TraindeckError) -> dict[str, Any]:
@@ -69,15 +71,15 @@ def error_object(error: TraindeckError) -> dict[str, Any]:
 def of_system(error: OSError) -> TraindeckError:
     """What the system refused (permissions, a full disk), as an error for a person."""
     place = f"{error.filename}: " if error.filename else ""
-    return TraindeckError("the system refused", f"{place}{error.strerror or error}")
+    return TraindeckError("The system refused", f"{place}{error.strerror or error}")
 
 
 def of_defect(error: Exception) -> TraindeckError:
     """An exception that nobody foresaw."""
     return TraindeckError(
-        "an error inside Traindeck",
+        "An error inside Traindeck",
         f"{type(error).__name__}: {error}",
-        "this is a defect of Traindeck: please report it; TRAINDECK_DEBUG=1 shows where it happened",
+        "This is a defect of Traindeck: please report it. TRAINDECK_DEBUG=1 shows where it happened.",
     )
 
 
@@ -94,3 +96,15 @@ def close_quietly() -> None:
 def in_terminal() -> bool:
     """Whether a person sits at both ends."""
     return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something is destroyed; without a terminal nobody can answer, so ``--yes`` is needed.
+
+    Raises TraindeckError without a terminal, Abort when the answer is no.
+    """
+    if yes:
+        return
+    if not in_terminal():
+        raise TraindeckError("Nobody can be asked here", question, "Add --yes.")
+    typer.confirm(question, abort=True)

@@ -1,0 +1,77 @@
+"""``stop pause resume checkpoint delete``: requests to a run, and what became of them."""
+
+from __future__ import annotations
+
+import time
+
+from engine.contract.errors import RunError
+from engine.contract.rundir import RunDirectory
+from engine.contract.states import LIVE, Action
+from engine.runs import control
+from engine.runs.remove import delete_run
+from engine.runs.state import read_state
+from engine.runs.status import find_run
+from tui.commands.output import confirm, emit, note, say
+from tui.text import printable
+
+ANSWER_SECONDS = 60.0
+"""A request is answered at the end of a step; steps of large models on a slow machine take long."""
+END_SECONDS = 180.0
+POLL_SECONDS = 0.1
+
+
+def ask(name: str, action: Action, *, as_json: bool, until_ended: bool = False) -> None:
+    """Send a request and wait for its answer. Raises RunError where the run refuses it or does not answer."""
+    run = find_run(name)
+    if action == "resume" and read_state(run)[0] not in LIVE:
+        control.resume(run)
+    else:
+        command = control.resume(run) if action == "resume" else control.request(run, action)
+        _await_answer(run, action, command)
+    if until_ended:
+        _await_end(run)
+    _report(run, action, as_json=as_json)
+
+
+def _await_answer(run: RunDirectory, action: Action, command: control.Command | None) -> None:
+    if command is None:
+        return
+    done = control.wait_for(run, command, ANSWER_SECONDS)
+    if done is None:
+        if read_state(run)[0] not in LIVE and action == "stop":
+            return
+        raise RunError(
+            f"The run did not answer within {ANSWER_SECONDS:.0f} seconds",
+            f"{action} is noted and will be carried out at the end of a step, if the run still works",
+            f"See: traindeck logs {run.id}",
+        )
+    if not done.accepted:
+        raise RunError(f"The run refused to {action}", done.message)
+
+
+def _await_end(run: RunDirectory) -> None:
+    deadline = time.monotonic() + END_SECONDS
+    while read_state(run)[0] in LIVE:
+        if time.monotonic() > deadline:
+            raise RunError(
+                f"The run has not ended after {END_SECONDS:.0f} seconds", run.id, f"See: traindeck logs {run.id}"
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def _report(run: RunDirectory, action: Action, *, as_json: bool) -> None:
+    state, reason = read_state(run)
+    if as_json:
+        emit({"run": run.id, "directory": str(run.path), "state": state})
+        return
+    say(f"{run.id}: {state}" + (f" ({printable(reason, newlines=False)})" if reason else ""))
+    if action in {"pause", "stop"}:
+        note(f"go on with: traindeck resume {run.id}")
+
+
+def delete(name: str, *, yes: bool) -> None:
+    """Delete an ended run once the person has agreed."""
+    run = find_run(name)
+    confirm(f"Delete {run.id} with its checkpoints ({run.path})?", yes=yes)
+    delete_run(run)
+    say(f"deleted {run.id}")

@@ -1,0 +1,136 @@
+"""``plan devices presets``: what this machine has, and what a training would take of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import typer
+
+from engine.contract.presets import PRESETS, resolve_shape
+from engine.contract.spec import ModelSpec, RunSpec
+from engine.hardware.detect import detect
+from engine.planner.estimate import Estimate, estimate, fit_problems, plan_object
+from engine.planner.shapes import parameter_count
+from tui.commands.listing import layout_text
+from tui.commands.output import FAILED, UNKNOWN_FIT, emit, say
+from tui.commands.specs import chosen_spec, require_runnable
+from tui.text import (
+    human_bytes,
+    human_count,
+    human_fraction,
+    human_unit,
+    pairs,
+    shows_unicode,
+    table,
+)
+
+PRESET_CONTEXT = 1024
+"""Sequence length for which presets are counted: only learned positions depend on it."""
+PUBLISHED_VOCABULARY = {"gpt2": 50_257, "gpt3": 50_257, "llama": 32_000, "lstm": 10_000}
+OWN_VOCABULARY = 4096
+
+
+def plan(name_or_path: str, sets: list[str], *, as_json: bool) -> None:
+    """Print the estimate of a spec. Exits with 1 if it does not fit, with 3 if that is unknown."""
+    spec = chosen_spec(name_or_path, sets)
+    machine = detect()
+    require_runnable(spec, machine, name_or_path)
+    found = estimate(spec, machine)
+    if as_json:
+        emit(plan_object(found))
+    else:
+        say(estimate_text(spec, found))
+        for problem in fit_problems(found):
+            say(f"! {problem}")
+    if found.fits is not True:
+        raise typer.Exit(UNKNOWN_FIT if found.fits is None else FAILED)
+
+
+def estimate_text(spec: RunSpec, found: Estimate) -> str:
+    """An estimate in lines of name and value."""
+    memory = found.memory
+    fits = {True: "yes", False: "NO", None: "unknown"}[found.fits]
+    shape = found.shape
+    return pairs(
+        [
+            ("model", f"{spec.model.preset}: {human_count(found.parameters)} parameters ({found.parameters:,})"),
+            ("", f"{shape.layers} layers, width {shape.hidden}, vocabulary {shape.vocabulary:,} at most"),
+            ("layout", layout_text(found.layout)),
+            ("steps", human_count(found.steps)),
+            ("tokens", human_count(found.tokens_total)),
+            ("memory", f"{human_bytes(memory.total_bytes)} per device: {_parts(memory)}"),
+            ("available", human_bytes(found.available_bytes)),
+            ("fits", fits),
+            ("speed", "n/a (not predicted in this version)"),
+        ]
+    )
+
+
+def _parts(memory: msgspec.Struct) -> str:
+    sizes = [(field, getattr(memory, field)) for field in memory.__struct_fields__ if field != "total_bytes"]
+    return ", ".join(f"{field.removesuffix('_bytes')} {human_bytes(size)}" for field, size in sizes)
+
+
+def devices(*, as_json: bool) -> None:
+    """Every device with what is known of it at this moment."""
+    machine = detect()
+    if as_json:
+        emit({"host": machine.host, "devices": machine.devices})
+        return
+    degrees = "°C" if shows_unicode() else "C"
+    rows = [
+        [
+            f"{device.kind} {device.index}",
+            device.name or "n/a",
+            human_bytes(device.memory_used_bytes),
+            human_bytes(device.memory_total_bytes),
+            human_fraction(device.utilisation),
+            human_unit(device.temperature_celsius, degrees),
+            human_unit(device.power_watts, "W"),
+            human_unit(device.clock_mhz, "MHz"),
+            device.problem or (", ".join(device.throttle_reasons) if device.throttle_reasons else ""),
+        ]
+        for device in machine.devices
+    ]
+    say(
+        table(
+            ["device", "name", "used", "memory", "busy", "temp.", "power", "clock", "remarks"],
+            rows,
+            right=[2, 3, 4, 5, 6, 7],
+        )
+    )
+
+
+def presets(*, as_json: bool) -> None:
+    """Every model preset with its exact size, with the vocabulary of the original."""
+    found = [_preset(name) for name in PRESETS]
+    if as_json:
+        emit({"presets": found})
+        return
+    rows = [
+        [
+            preset["name"],
+            f"{preset['parameters']:,}",
+            *(str(preset[field]) for field in ("layers", "hidden", "heads", "kv_heads", "vocabulary")),
+            preset["source"] or "",
+        ]
+        for preset in found
+    ]
+    headers = ["preset", "parameters", "layers", "width", "heads", "kv", "vocabulary", "source"]
+    say(table(headers, rows, right=range(1, 7)))
+
+
+def _preset(name: str) -> dict[str, Any]:
+    preset = PRESETS[name]
+    own = not preset.source
+    vocabulary = OWN_VOCABULARY if own else PUBLISHED_VOCABULARY[name.partition("-")[0]]
+    if preset.rope_theta > 10_000:
+        vocabulary = 128_256
+    shape = resolve_shape(ModelSpec(preset=name), vocabulary=vocabulary, sequence_length=PRESET_CONTEXT)
+    return {
+        "name": name,
+        "parameters": parameter_count(shape),
+        **{field: getattr(shape, field) for field in ("family", "layers", "hidden", "heads", "kv_heads", "vocabulary")},
+        "source": preset.source or None,
+    }
