@@ -1,0 +1,142 @@
+"""Training and loading tokenizers: all of them ``tokenizers.Tokenizer`` objects saved as ``tokenizer.json``.
+
+Ours are lossless: bpe, wordpiece and unigram work on the 256 printable stand-ins for bytes (Radford et al. 2019,
+section 2.2), so that decoding gives back every text exactly.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from engine.contract.errors import DataError
+from engine.contract.spec import TokenizerSpec
+from engine.data.prepared import EOS, UNKNOWN
+
+CONTINUES = "\u203f"
+"""Marks a WordPiece inside a word. The customary ``##`` occurs in text; this is no byte's stand-in."""
+LONGEST_WORD = 64
+"""Characters after which wordpiece and unigram cut a word: their effort grows with its square."""
+_EOS_NAMES = (EOS, "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos_token>", "<|eos|>", "[EOS]", "[SEP]")
+
+
+class TokenizerFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What packing needs to know of a tokenizer."""
+
+    vocabulary: int
+    """One more than the largest id."""
+    eos_id: int | None
+    unknown_id: int | None
+
+
+def train_tokenizer(spec: TokenizerSpec, texts: Iterable[str], characters: str = "") -> Tokenizer:
+    """A new tokenizer of ``spec.kind``; ``texts`` is the sample, ``characters`` the alphabet of kind characters."""
+    if spec.kind == "bytes":
+        return _bytes_tokenizer()
+    if spec.kind == "characters":
+        return _character_tokenizer(characters)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    short_words = pre_tokenizers.Sequence([words, pre_tokenizers.FixedLength(length=LONGEST_WORD)])
+    size = spec.vocabulary
+    if spec.kind == "bpe":
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = words
+        trainer: trainers.Trainer = trainers.BpeTrainer(
+            vocab_size=size, special_tokens=[EOS], initial_alphabet=alphabet, show_progress=False
+        )
+    elif spec.kind == "wordpiece":
+        tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN, continuing_subword_prefix=CONTINUES))
+        tokenizer.pre_tokenizer = short_words
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=size, special_tokens=[EOS, UNKNOWN], initial_alphabet=alphabet, show_progress=False,
+            continuing_subword_prefix=CONTINUES,
+        )  # fmt: skip
+    else:
+        assert spec.kind == "unigram"
+        tokenizer = Tokenizer(models.Unigram())
+        tokenizer.pre_tokenizer = short_words
+        trainer = trainers.UnigramTrainer(
+            vocab_size=size, special_tokens=[EOS, UNKNOWN], initial_alphabet=alphabet, show_progress=False,
+            unk_token=UNKNOWN,
+        )  # fmt: skip
+    strip = [decoders.Replace(CONTINUES, "")] if spec.kind == "wordpiece" else []
+    tokenizer.decoder = decoders.Sequence([*strip, decoders.ByteLevel()])
+    seed = _every_byte_inside_words() if spec.kind == "wordpiece" else []
+    tokenizer.train_from_iterator(itertools.chain(seed, texts), trainer)
+    return tokenizer
+
+
+def _every_byte_inside_words() -> list[str]:
+    """Texts that hold each byte of UTF-8 inside a word, so that WordPiece has a continuing piece for it.
+
+    Its trainer takes an alphabet for the beginnings of words only.
+    """
+    leads = [0x80 + 0x40 * block for block in range(30)] + [0x800 + 0x1000 * block for block in range(13)]
+    leads += [0xE000, 0xF000, *(0x10000 + 0x40000 * block for block in range(5))]
+    codes = [*range(0x100), *leads]
+    return [chr(code) * 3 for code in codes]
+
+
+def _bytes_tokenizer() -> Tokenizer:
+    """Ids 0-255 are the bytes of UTF-8, 256 is the end of a document."""
+    tokenizer = Tokenizer(models.BPE(vocab={sign: byte for byte, sign in enumerate(byte_signs())}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([EOS])
+    return tokenizer
+
+
+def byte_signs() -> list[str]:
+    """The printable character that stands for each byte in byte-level vocabularies (GPT-2's ``bytes_to_unicode``)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = iter(range(0x100, 0x200))
+    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
+
+
+def _character_tokenizer(characters: str) -> Tokenizer:
+    """``<eos>`` is 0, ``<unk>`` 1, then the characters in code-point order."""
+    vocabulary = {EOS: 0, UNKNOWN: 1}
+    for character in sorted(set(characters)):
+        vocabulary[character] = len(vocabulary)
+    tokenizer = Tokenizer(models.WordLevel(vocab=vocabulary, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens([EOS, UNKNOWN])
+    return tokenizer
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer in a ``tokenizer.json``, set to encode whole texts and special tokens' names as plain text.
+
+    Raises DataError where the file is missing or is not one.
+    """
+    if not path.is_file():
+        raise DataError("The tokenizer is missing", f"there is no file {path}", "check tokenizer.file")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises the bare class for whatever is wrong with a file
+        raise DataError(
+            "The tokenizer cannot be read",
+            f"{path} is not a valid tokenizer.json: {error}",
+            "give the tokenizer.json that the tokenizers or transformers library saved",
+        ) from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def facts_of(tokenizer: Tokenizer) -> TokenizerFacts:
+    """Size of the vocabulary and the ids of its end-of-document and unknown tokens."""
+    ids = tokenizer.get_vocab(with_added_tokens=True)
+    eos = next((ids[name] for name in _EOS_NAMES if name in ids), None)
+    content = msgspec.json.decode(tokenizer.to_str())
+    model = content.get("model", {})
+    unknown = model.get("unk_token")
+    unknown_id = model.get("unk_id") if unknown is None else ids.get(unknown)
+    return TokenizerFacts(vocabulary=max(ids.values(), default=-1) + 1, eos_id=eos, unknown_id=unknown_id)
