@@ -30,7 +30,7 @@ def read_measured(run: RunDirectory) -> Measured:
     for event in only(path, "started", "validation"):
         if isinstance(event, Started):
             started = event
-            validations = [known for known in validations if (known.step or 0) < (event.step or 0)]
+            validations = [known for known in validations if (known.step or 0) <= (event.step or 0)]
         elif isinstance(event, Validation):
             validations.append(event)
     step: int | None = None

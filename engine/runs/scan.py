@@ -74,3 +74,16 @@ def _decoded(lines: Iterator[bytes] | list[bytes]) -> Iterator[AnyEvent]:
             event = Codec.decode(line)
             if not isinstance(event, Unknown):
                 yield event
+
+
+def line_start(path: Path, reach: int) -> int:
+    """Offset of the first line that begins within the last ``reach`` bytes of a file; 0 for a short or missing one."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - reach))
+            if file.tell() == 0:
+                return 0
+            file.readline()
+            return file.tell()
+    except (FileNotFoundError, NotADirectoryError):
+        return 0

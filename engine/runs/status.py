@@ -19,6 +19,8 @@ from engine.runs.measured import read_measured
 from engine.runs.scan import backwards, only
 from engine.runs.state import read_info, read_plan, read_state
 
+__all__ = ["RunStatus", "find_run", "list_runs", "read_devices", "read_state", "read_status"]
+
 
 class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What ``traindeck status --json`` prints. Unknown is None."""

@@ -1,0 +1,52 @@
+"""The command that trains a run, and what it finds in its environment."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.contract.layout import Layout
+from engine.contract.machine import Device
+from engine.hardware.visible import worker_environment
+from engine.runs.home import VARIABLE, home
+
+PYTHON = "-P"
+"""Keeps Python from importing what lies in the working directory, such as a folder called ``engine``."""
+
+
+def data_command(directory: Path) -> list[str]:
+    """What prepares the data of a run."""
+    return [sys.executable, PYTHON, "-m", "engine.data", "--run-dir", str(directory)]
+
+
+def training_command(layout: Layout, directory: Path | str = "DIR", guard: Sequence[str] = ()) -> list[str]:
+    """The ``torchrun`` command that trains on one host: its elastic agent starts a worker for each rank.
+
+    ``guard`` is put in front of each worker.
+    """
+    return [
+        sys.executable, PYTHON, "-m", "torch.distributed.run",
+        "--nnodes", "1", "--nproc-per-node", str(layout.world_size),
+        "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--max-restarts", "0",
+        "--no-python", *guard, sys.executable, PYTHON, "-m", "engine.training", "--run-dir", str(directory),
+    ]  # fmt: skip
+
+
+def training_environment(layout: Layout, devices: Sequence[Device] = ()) -> dict[str, str]:
+    """The variables that the workers need beside those that are set."""
+    variables = {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+    if layout.threads_per_worker is not None:
+        variables["OMP_NUM_THREADS"] = str(layout.threads_per_worker)
+    if layout.accelerator == "cuda":
+        variables |= worker_environment(devices, layout.device_indices)
+    return variables
+
+
+def process_environment() -> dict[str, str]:
+    """The environment of this process for one that runs elsewhere: paths in it are absolute."""
+    environment = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1", VARIABLE: str(home())}
+    if path := environment.get("PYTHONPATH"):
+        environment["PYTHONPATH"] = os.pathsep.join(str(Path(part).absolute()) for part in path.split(os.pathsep))
+    return environment

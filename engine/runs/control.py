@@ -1,0 +1,63 @@
+"""Requests to a run: pause, resume, stop, checkpoint."""
+
+from __future__ import annotations
+
+import time
+
+from engine.contract.errors import RunError
+from engine.contract.events import CommandDone
+from engine.contract.journal import EventReader
+from engine.contract.rundir import Command, RunDirectory
+from engine.contract.states import ENDED, TAKES, Action
+from engine.runs.inbox import append_command
+from engine.runs.launch import start
+from engine.runs.scan import line_start
+from engine.runs.state import read_state
+
+__all__ = ["Command", "request", "resume", "wait_for"]
+
+_REACH = 1 << 20
+"""How far back in an event file the acknowledgement of a request made just now can be, in bytes."""
+_POLL_SECONDS = 0.05
+
+
+def request(run: RunDirectory, action: Action) -> Command:
+    """Ask the processes of a run for something; they acknowledge it by an event (see :func:`wait_for`).
+
+    Raises RunError where the run's state does not take the action.
+    """
+    state, _ = read_state(run)
+    if state not in TAKES[action] or state in ENDED:
+        possible = [name for name, states in TAKES.items() if state in states]
+        raise RunError(
+            f"Cannot {action} a run that is {state}",
+            run.id,
+            f"It can take: {', '.join(possible)}." if possible else "Wait until it has ended, then resume it.",
+        )
+    return append_command(run, action)
+
+
+def resume(run: RunDirectory) -> Command | None:
+    """Go on with a paused run, or start an ended one again from its newest good checkpoint.
+
+    Returns the request to a paused one; None where the processes were started anew. Raises RunError.
+    """
+    if read_state(run)[0] in ENDED:
+        start(run)
+        return None
+    return request(run, "resume")
+
+
+def wait_for(run: RunDirectory, command: Command, timeout: float) -> CommandDone | None:
+    """The run's answer to a request; None if there is none within ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    paths = [run.events_of("supervisor"), run.events_of("rank0")]
+    readers = [EventReader(path, line_start(path, _REACH)) for path in paths]
+    while True:
+        for reader in readers:
+            for event in reader.read_all():
+                if isinstance(event, CommandDone) and event.id == command.id:
+                    return event
+        if time.monotonic() >= deadline:
+            return None
+        time.sleep(_POLL_SECONDS)

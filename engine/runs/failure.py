@@ -1,0 +1,136 @@
+"""Why a process of a run failed: from error files, exit codes, signals and the log."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import msgspec
+
+from engine.contract.events import Failure
+from engine.contract.journal import EventReader
+from engine.contract.rundir import RunDirectory
+from engine.runs.logfile import log_tail
+from engine.runs.processes import RankProcess, read_ranks
+
+_VMSTAT = Path("/proc/vmstat")
+
+
+class WorkerError(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker leaves in ``errors/rank<k>.json``."""
+
+    title: str
+    message: str
+    hint: str = ""
+    exception: str | None = None
+    rank: int
+    consequence: bool = False
+    """Whether the end of another rank caused it."""
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the files stood when a process was launched: what is older belongs to an earlier one."""
+
+    log_bytes: int
+    data_bytes: int
+    """Length of ``events/data.jsonl``."""
+    memory_kills: int | None
+
+    @classmethod
+    def begin(cls, run: RunDirectory) -> Attempt:
+        return cls(
+            log_bytes=_size(run.log), data_bytes=_size(run.events_of("data")), memory_kills=memory_kills()
+        )  # fmt: skip
+
+
+def memory_kills() -> int | None:
+    """How many processes the kernel's out-of-memory killer has ended since the boot; None where it is not told."""
+    try:
+        text = _VMSTAT.read_text()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill ")), None)
+
+
+def explain_data(run: RunDirectory, attempt: Attempt, exit_code: int) -> Failure:
+    """Why the preparation of the data ended with ``exit_code``: in its own words if it had the time to say it."""
+    tail = log_tail(run.log, attempt.log_bytes)
+    events = EventReader(run.events_of("data"), attempt.data_bytes).read_all()
+    said = next((event for event in reversed(events) if isinstance(event, Failure)), None)
+    if said is not None:
+        return Failure(
+            title=said.title, message=said.message, hint=said.hint, exception=said.exception, exit_code=exit_code,
+            log_tail=said.log_tail or tail,
+        )  # fmt: skip
+    title, message, hint = _ending("The preparation of the data", exit_code, attempt)
+    return Failure(title=title, message=message, hint=hint, exit_code=exit_code, log_tail=tail)
+
+
+def explain_training(run: RunDirectory, attempt: Attempt, exit_code: int) -> Failure:
+    """Why training ended with ``exit_code`` of the elastic agent: what the rank that failed first said."""
+    errors = _read_errors(run)
+    ranks = {worker.rank: worker for worker in read_ranks(run)}
+    first = _first_to_fail(errors, ranks)
+    worker = None if first is None else ranks.get(first)
+    code = worker.exit_code if worker and worker.exit_code else exit_code
+    tail = log_tail(run.log, attempt.log_bytes, worker.log_bytes if worker else None)
+    if first is not None and first in errors:
+        error = errors[first][0]
+        return Failure(
+            title=error.title, message=error.message, hint=error.hint, exception=error.exception, rank=first,
+            exit_code=code, log_tail=tail,
+        )  # fmt: skip
+    who = "The launcher of the workers (torchrun)" if first is None else f"The worker of rank {first}"
+    title, message, hint = _ending(who, code, attempt)
+    return Failure(title=title, message=message, hint=hint, rank=first, exit_code=code, log_tail=tail)
+
+
+def _read_errors(run: RunDirectory) -> dict[int, tuple[WorkerError, float]]:
+    """Error and time of each rank that left one."""
+    found = {}
+    for path in run.errors.glob("rank*.json"):
+        try:
+            error = msgspec.json.decode(path.read_bytes(), type=WorkerError)
+        except (OSError, msgspec.MsgspecError):
+            continue  # a full disk cut it short: exit code and log have to do
+        found[error.rank] = (error, path.stat().st_mtime)
+    return found
+
+
+def _first_to_fail(errors: dict[int, tuple[WorkerError, float]], ranks: dict[int, RankProcess]) -> int | None:
+    """The rank whose failure caused the others': one torchrun ends, or one that misses a peer, is a consequence."""
+    candidates: list[tuple[bool, float, int]] = []
+    for rank in errors.keys() | ranks.keys():
+        worker, (error, told) = ranks.get(rank), errors.get(rank, (None, float("inf")))
+        ended = worker.ended if worker and worker.ended and worker.exit_code else float("inf")
+        if error is None and ended == float("inf"):
+            continue
+        consequence = error.consequence if error else bool(worker and worker.exit_code == -signal.SIGTERM)
+        candidates.append((consequence, min(told, ended), rank))
+    return min(candidates)[2] if candidates else None
+
+
+def _ending(who: str, exit_code: int, attempt: Attempt) -> tuple[str, str, str]:
+    """Title, message and hint for an end of which nothing but the exit code is known."""
+    if exit_code >= 0:
+        return f"{who} failed", f"it ended with exit code {exit_code}", "The log says more: traindeck logs RUN"
+    name = signal.Signals(-exit_code).name if -exit_code in set(signal.Signals) else f"signal {-exit_code}"
+    message = f"{who[0].lower()}{who[1:]} was ended by {name} (signal {-exit_code})"
+    if -exit_code != signal.SIGKILL:
+        return f"{who} was ended", message, "The log says more: traindeck logs RUN"
+    now, before = memory_kills(), attempt.memory_kills
+    if now is not None and before is not None and now > before:
+        hint = (
+            "The kernel's out-of-memory killer ended a process on this host meanwhile: lower layout.micro_batch, "
+            "shorten data.sequence_length, or choose a smaller model."
+        )
+    else:
+        hint = "Someone or something killed it; the last checkpoint is there: traindeck resume RUN"
+    return f"{who} was killed", message, hint
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,91 @@
+"""Which processes a run has, and making sure that none is left over."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from engine.contract.rundir import ProcessIdentity, RunDirectory
+from engine.hardware.host import identity, is_alive, is_local
+from engine.runs.durable import write_durably
+
+TERMINATE_SECONDS = 45.0
+"""What left-over processes have to write a checkpoint in before they are killed."""
+
+
+class RankProcess(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker, as its guard noted it."""
+
+    rank: int
+    pid: int
+    guard: int
+    exit_code: int | None = None
+    """Negative: ended by that signal. None while it lives, or where its guard was killed as well."""
+    ended: float | None = None
+    """Seconds since the epoch."""
+    log_bytes: int | None = None
+    """Length of ``engine.log`` when it ended."""
+
+
+def folder_of(run: RunDirectory) -> Path:
+    """Where the guards of the workers note their processes."""
+    return run.path / "processes"
+
+
+def read_ranks(run: RunDirectory) -> list[RankProcess]:
+    """The workers of the newest attempt, by rank."""
+    found = []
+    for path in folder_of(run).glob("rank*.json"):
+        try:
+            found.append(msgspec.json.decode(path.read_bytes(), type=RankProcess))
+        except (OSError, msgspec.MsgspecError):
+            continue  # a full disk cut it short: that worker is not known
+    return sorted(found, key=lambda worker: worker.rank)
+
+
+class Known:
+    """The identities of a run's processes, on disk, so that a later supervisor finds what an earlier one left."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self._path = folder_of(run) / "known.json"
+        self._identities: dict[int, ProcessIdentity] = {}
+
+    def read(self) -> list[ProcessIdentity]:
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=list[ProcessIdentity])
+        except (FileNotFoundError, msgspec.MsgspecError):
+            return []
+
+    def add(self, pids: Iterable[int]) -> None:
+        """Note those of ``pids`` that are new and live. Raises OSError on a full disk."""
+        new = {pid: who for pid in pids if pid not in self._identities and (who := identity(pid)) is not None}
+        if new:
+            self._identities.update(new)
+            self.write()
+
+    def write(self) -> None:
+        write_durably(self._path, msgspec.json.encode(list(self._identities.values())))
+
+
+def end_leftovers(identities: Iterable[ProcessIdentity], patience: float = TERMINATE_SECONDS) -> int:
+    """End the processes that still live: SIGTERM, and SIGKILL for those that take longer than ``patience`` seconds.
+
+    Returns how many lived. Those of another host are not touched.
+    """
+    living = [who for who in identities if is_local(who) and is_alive(who)]
+    for number, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, 5.0)):
+        remaining = [who for who in living if is_alive(who)]
+        for who in remaining:
+            try:
+                os.kill(who.pid, number)
+            except ProcessLookupError:
+                continue
+        deadline = time.monotonic() + seconds
+        while any(is_alive(who) for who in remaining) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    return len(living)

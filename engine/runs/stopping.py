@@ -1,0 +1,50 @@
+"""A stop that was asked for, and what is done with processes that do not end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from engine.contract.rundir import RunDirectory
+from engine.runs.child import Child
+
+GRACE_SECONDS = 60.0
+"""What the workers have to end the step, write a checkpoint and leave."""
+WRITING_SECONDS = 30.0
+"""A checkpoint that was written to within this time is not finished, and is waited for."""
+AGENT_SECONDS = 45.0
+"""From SIGTERM to SIGKILL: torchrun gives its workers 30 seconds of them."""
+
+
+class Stop:
+    """First the run's own way, then SIGTERM, then SIGKILL."""
+
+    def __init__(self, run: RunDirectory, child: Child, grace: float) -> None:
+        self._run = run
+        self._child = child
+        self._terminate_at = time.monotonic() + grace
+        self._kill_at: float | None = None
+        self.forced = False
+        """Whether it took a signal."""
+
+    def press(self) -> None:
+        """Do what is due now."""
+        now = time.monotonic()
+        if self._kill_at is not None:
+            if now >= self._kill_at:
+                self._child.signal(signal.SIGKILL)
+        elif now >= self._terminate_at and time.time() - _last_write(self._run) >= WRITING_SECONDS:
+            self.forced = True
+            self._child.signal(signal.SIGTERM)
+            self._kill_at = now + AGENT_SECONDS
+
+
+def _last_write(run: RunDirectory) -> float:
+    """When a checkpoint that is not complete was written to last; 0 where there is none."""
+    latest = 0.0
+    for folder in run.checkpoints.iterdir():
+        if folder.is_dir() and not (folder / "manifest.json").exists():
+            with os.scandir(folder) as entries:
+                latest = max([latest, *(entry.stat().st_mtime for entry in entries)])
+    return latest

@@ -1,0 +1,258 @@
+"""``python -P -m engine.runs.supervisor --run-dir DIR``: owns the life of a run, from first event to last.
+
+It prepares the data and trains, each in processes of its own, samples the devices, ends what does not end by
+itself, and writes how it ended. It does no work that could fail with the training: no torch, little memory, a
+look at a few files four times a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import filelock
+import msgspec
+
+from engine.contract.events import CommandDone, Detached, Ended, Failure, Launched, Notice, Started, State, Train
+from engine.contract.journal import LineReader
+from engine.contract.rundir import Command, RunDirectory
+from engine.contract.states import RunStateName
+from engine.hardware.host import host_name, identity
+from engine.runs.child import Child
+from engine.runs.command import data_command, process_environment, training_command, training_environment
+from engine.runs.create import PlanFile
+from engine.runs.detach import How, warning
+from engine.runs.durable import write_durably
+from engine.runs.failure import Attempt, explain_data, explain_training
+from engine.runs.inbox import append_command
+from engine.runs.launch import ALREADY_SUPERVISED
+from engine.runs.processes import Known, end_leftovers, folder_of, read_ranks
+from engine.runs.reporter import Reporter
+from engine.runs.scan import backwards
+from engine.runs.state import read_plan
+from engine.runs.stopping import GRACE_SECONDS, Stop
+from engine.runs.telemetry import Recorder
+
+TICK_SECONDS = 0.25
+LOOK_SECONDS = 1.0
+"""How often new worker processes are looked for."""
+
+
+class Supervisor:
+    """One attempt at a run: everything between two ends."""
+
+    def __init__(self, run: RunDirectory, how: How) -> None:
+        self._run = run
+        self._how: How = how
+        self._reporter = Reporter(run.events_of("supervisor"))
+        self._commands = LineReader(run.commands, run.commands.stat().st_size if run.commands.exists() else 0)
+        self._recorder: Recorder | None = None
+        self._known = Known(run)
+        self._ranks: dict[int, int] = {}
+        self._look_at = 0.0
+        self._stop: Stop | None = None
+        self._signalled = False
+
+    def supervise(self, ready: Callable[[], None]) -> None:
+        """Run the attempt to its end, and say how it ended. ``ready`` is called after the first event."""
+        signal.signal(signal.SIGTERM, self._note_signal)
+        who = identity(os.getpid())
+        write_durably(self._run.supervisor, msgspec.json.encode(who))
+        self._reporter.say(Detached(how=self._how, pid=os.getpid(), host=host_name()))
+        self._enter("starting")
+        ready()
+        if message := warning(self._how):
+            self._reporter.say(Notice(level="warning", message=message))
+        try:
+            ending = self._attempt()
+        except Exception as error:
+            traceback.print_exc()
+            ending = Failure(
+                title="The supervisor of the run failed",
+                message=str(error) or type(error).__name__,
+                hint="This is a defect of Traindeck: the log has the traceback. The last checkpoint is there.",
+                exception=type(error).__name__,
+            )
+        self._conclude(ending)
+
+    def _note_signal(self, number: int, frame: object) -> None:
+        self._signalled = True
+
+    def _enter(self, state: RunStateName, reason: str = "") -> None:
+        self._reporter.say(State(state=state, reason=reason))
+
+    def _conclude(self, ending: str | Failure) -> None:
+        if self._recorder is not None:
+            self._recorder.close()
+        end_leftovers(self._known.read(), patience=5.0)
+        if isinstance(ending, str):
+            self._enter("finished", ending)
+        else:
+            first_line = ending.message.partition("\n")[0]
+            self._enter("failed", f"{ending.title}: {first_line}" if first_line else ending.title)
+            self._reporter.say(ending)
+        self._reporter.close()
+
+    def _attempt(self) -> str | Failure:
+        """The reason why the run finished, or why it failed."""
+        if count := end_leftovers(self._known.read()):
+            message = f"ended {count} processes that an earlier attempt had left over"
+            self._reporter.say(Notice(level="warning", message=message))
+        for folder in (folder_of(self._run), self._run.errors):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(mode=0o700)
+        plan = read_plan(self._run)
+        if plan is None:
+            return Failure(
+                title="The plan of the run cannot be read",
+                message=f"{self._run.plan} is missing or damaged",
+                hint="Start a new run with the same spec: traindeck train DIR/spec.toml",
+            )
+        self._recorder = Recorder(self._run, plan.layout)
+        return self._prepare() or self._train(plan)
+
+    def _prepare(self) -> str | Failure | None:
+        """Prepare the data; None when it is ready."""
+        attempt = Attempt.begin(self._run)
+        child = self._launch("data", data_command(self._run.path), process_environment())
+        code = self._attend(child, lambda: False)
+        if self._stop is not None:
+            return "stopped before training"
+        return None if code == 0 else explain_data(self._run, attempt, code)
+
+    def _train(self, plan: PlanFile) -> str | Failure:
+        rank0 = self._run.events_of("rank0")
+        attempt = Attempt.begin(self._run)
+        before = rank0.stat().st_size if rank0.exists() else 0
+        launched = time.time()
+        guard = [sys.executable, "-P", "-m", "engine.runs.guard", "--record", str(folder_of(self._run)), "--"]
+        devices = self._recorder.devices if self._recorder else ()
+        environment = process_environment() | training_environment(plan.layout, devices)
+        child = self._launch("training", training_command(plan.layout, self._run.path, guard), environment)
+        code = self._attend(child, lambda: rank0.exists() and rank0.stat().st_size > before)
+        ended = _ended_since(rank0, launched)
+        if ended is not None:
+            if code != 0:
+                message = f"the training had ended when its processes failed (exit code {code}); see the log"
+                self._reporter.say(Notice(level="warning", message=message))
+            return ended.reason
+        if self._stop is None:
+            return explain_training(self._run, attempt, code)
+        if rank0.exists() and rank0.stat().st_size > before:
+            message = "the workers did not stop by themselves and were ended: steps since the last checkpoint are lost"
+            self._reporter.say(Notice(level="warning", message=message))
+            return "stopped"
+        return "stopped before training"
+
+    def _launch(self, what: str, command: Sequence[str], environment: dict[str, str]) -> Child:
+        child = Child(self._run, command, environment)
+        self._reporter.say(Launched(what=what, pid=child.pid, command=child.command))
+        self._known.add([child.pid])
+        return child
+
+    def _attend(self, child: Child, begun: Callable[[], bool]) -> int:
+        """Look after ``child`` until it ends; its exit code. ``begun``: whether rank 0 answers requests by now."""
+        try:
+            while (code := child.poll()) is None:
+                self._reporter.flush()
+                self._look()
+                self._serve(child, begun)
+                if self._stop is not None:
+                    self._stop.press()
+                time.sleep(TICK_SECONDS)
+        except BaseException:
+            child.signal(signal.SIGTERM)
+            child.wait(30.0)
+            child.signal(signal.SIGKILL)
+            raise
+        return code
+
+    def _serve(self, child: Child, begun: Callable[[], bool]) -> None:
+        """See to the requests that have come: to a stop always, to others only where no worker does."""
+        if self._signalled:
+            self._signalled = False
+            append_command(self._run, "stop")
+        for line in self._commands.read():
+            try:
+                command = msgspec.json.decode(line, type=Command)
+            except msgspec.MsgspecError:
+                continue  # nothing that could be acknowledged
+            if command.action == "stop":
+                self._accept_stop(command, child, begun())
+            elif not begun() and not self._ranks:
+                message = "training has not begun yet"
+                self._reporter.say(CommandDone(id=command.id, action=command.action, accepted=False, message=message))
+
+    def _accept_stop(self, command: Command, child: Child, begun: bool) -> None:
+        if self._stop is None:
+            self._stop = Stop(self._run, child, GRACE_SECONDS if begun else 0.0)
+            if not begun:
+                self._enter("stopping")
+        if not begun:
+            self._reporter.say(CommandDone(id=command.id, action="stop", accepted=True))
+
+    def _look(self) -> None:
+        """Once a second: which processes there are, and what the devices do."""
+        now = time.monotonic()
+        if now < self._look_at:
+            return
+        self._look_at = now + LOOK_SECONDS
+        try:
+            workers = read_ranks(self._run)
+            self._ranks = {worker.pid: worker.rank for worker in workers if worker.ended is None}
+            self._known.add([pid for worker in workers if worker.ended is None for pid in (worker.guard, worker.pid)])
+            if self._recorder is not None:
+                self._recorder.tick(self._ranks)
+        except OSError as error:  # a full disk: the curve of the devices has a gap
+            print(f"telemetry cannot be written: {error}", file=sys.stderr, flush=True)
+
+
+def _ended_since(rank0: Path, launched: float) -> Ended | None:
+    """The word of rank 0 that training ended as planned; it comes after the last step."""
+    for event in backwards(rank0):
+        if isinstance(event, Ended):
+            return event if event.time >= launched else None
+        if isinstance(event, Train | Started) or event.time < launched:
+            return None
+    return None
+
+
+def main() -> int:
+    """Detach: the process that was started leaves when the one that stays has written its first event."""
+    parser = argparse.ArgumentParser(prog="python -m engine.runs.supervisor", description="Supervise a run")
+    parser.add_argument("--run-dir", type=Path, required=True, help="directory of the run")
+    parser.add_argument("--detached", choices=("setsid", "systemd-run"), default="setsid", help="how it was started")
+    arguments = parser.parse_args()
+    told, tell = os.pipe()
+    if os.fork():
+        os.close(tell)
+        answer = os.read(told, 1)
+        return answer[0] if answer else 1
+    os.close(told)
+
+    def say(code: int) -> None:
+        os.write(tell, bytes([code]))
+        os.close(tell)
+
+    os.umask(0o077)
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    run = RunDirectory(arguments.run_dir.absolute())
+    try:
+        with filelock.FileLock(run.path / "supervisor.lock", timeout=0, mode=0o600):
+            Supervisor(run, arguments.detached).supervise(ready=lambda: say(0))
+    except filelock.Timeout:
+        say(ALREADY_SUPERVISED)
+        return ALREADY_SUPERVISED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
