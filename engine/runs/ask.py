@@ -6,50 +6,69 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from engine.contract.errors import TraindeckError
 from engine.runs.command import process_environment
-from engine.runs.logfile import plain_lines
+from engine.runs.logfile import LINES, plain_lines
 
-LONGEST_MESSAGE = 2000
+LAST_WORDS = 3
+"""Lines of stderr that an error without words of its own shows."""
 
 
-def ask_engine(module: str, arguments: Sequence[str], timeout: float, *, show_progress: bool = False) -> dict[str, Any]:
+def ask_engine(
+    module: str, arguments: Sequence[str], timeout: float, progress: Callable[[str], None] | None = None
+) -> dict[str, Any]:
     """The JSON object that ``python -P -m MODULE ARGUMENTS`` prints.
 
-    What it writes to stderr is shown there if ``show_progress``. Interrupting the caller ends the process too. Raises
-    TraindeckError with what it said last if it fails, takes longer than ``timeout`` seconds, or prints anything else.
+    ``progress`` gets each line that it writes to stderr meanwhile. Interrupting the caller ends the process too.
+    Raises TraindeckError with what the process said if it fails, takes longer than ``timeout`` seconds, or prints
+    anything else.
     """
     command = [sys.executable, "-P", "-m", "engine.runs.guard", "--", sys.executable, "-P", "-m", module, *arguments]
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=None if show_progress else errors,
-            env=process_environment(),
-        ) as process:
-            try:
-                code = process.wait(timeout)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise TraindeckError("No answer from the engine", f"{module} took over {timeout:.0f} seconds") from None
-            except BaseException:
-                process.send_signal(signal.SIGTERM)
-                raise
-        output.seek(0)
-        errors.seek(0)
-        printed, said = output.read(), plain_lines(errors.read())
-    if code == 0:
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.PIPE, env=process_environment()
+        )
+        clock = threading.Timer(timeout, process.kill)
+        clock.start()
         try:
-            return msgspec.json.decode(printed, type=dict[str, Any])
-        except msgspec.MsgspecError:
-            raise TraindeckError("The engine's answer cannot be read", f"{module} printed no JSON object") from None
-    raise _failure(module, code, printed, said)
+            said = _listen(process, progress)
+            code = process.wait()
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+        finally:
+            late = not clock.is_alive()
+            clock.cancel()
+        output.seek(0)
+        printed = output.read()
+    if code == -signal.SIGKILL and late:
+        raise TraindeckError("No answer from the engine", f"{module} took over {timeout:.0f} seconds")
+    if code != 0:
+        raise _failure(module, code, printed, said)
+    try:
+        return msgspec.json.decode(printed, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        raise TraindeckError("The engine's answer cannot be read", f"{module} printed no JSON object") from None
+
+
+def _listen(process: subprocess.Popen[bytes], progress: Callable[[str], None] | None) -> list[str]:
+    """What the process writes to stderr until it closes it: the last lines, each passed on as it comes."""
+    said: list[str] = []
+    assert process.stderr is not None
+    with process.stderr as stream:
+        for raw in stream:
+            for line in plain_lines(raw):
+                said = [*said[-LINES:], line]
+                if progress is not None:
+                    progress(line)
+    return said
 
 
 def _failure(module: str, code: int, printed: bytes, said: list[str]) -> TraindeckError:
@@ -61,6 +80,4 @@ def _failure(module: str, code: int, printed: bytes, said: list[str]) -> Trainde
         pass  # it did not get as far as that
     if not said:
         return TraindeckError("The engine failed", f"{module} ended with exit code {code}")
-    if said[0].startswith("Traceback"):
-        return TraindeckError("The engine failed", said[-1][:LONGEST_MESSAGE], f"{module} ended with exit code {code}")
-    return TraindeckError(said[0][:LONGEST_MESSAGE], "\n".join(said[1:])[:LONGEST_MESSAGE])
+    return TraindeckError("The engine failed", "\n".join(said[-LAST_WORDS:]), f"{module} ended with exit code {code}")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -11,25 +10,18 @@ from engine.contract.rundir import RunDirectory
 from engine.contract.spec import BudgetSpec, RunSpec
 from engine.runs.create import create_run
 
-MACHINE = Machine(host="here", devices=(Device(index=0, kind="cpu", slots=4),), cpu_cores=4)
-LAYOUT = Layout(
-    strategy="single", accelerator="cpu", device_indices=(0,), micro_batch=4, accumulation=1, precision="fp32"
-)
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "home"
-    monkeypatch.setenv("TRAINDECK_HOME", str(folder))
-    return folder
-
 
 @pytest.fixture
 def new_run() -> Callable[..., RunDirectory]:
-    """Makes a run that was never started."""
+    """Makes a run that was never started, for ``ranks`` workers on the CPU."""
 
-    def make(name: str = "small", spec: RunSpec | None = None) -> RunDirectory:
+    def make(name: str = "small", spec: RunSpec | None = None, ranks: int = 1) -> RunDirectory:
         spec = spec or RunSpec(name=name, budget=BudgetSpec(max_steps=100))
-        return create_run(spec, MACHINE, LAYOUT, None)
+        machine = Machine(host="here", devices=(Device(index=0, kind="cpu", slots=4),), cpu_cores=4)
+        layout = Layout(
+            strategy="single" if ranks == 1 else "ddp", accelerator="cpu", device_indices=tuple(range(ranks)),
+            dp_replicate=ranks, micro_batch=4 // ranks, accumulation=1, precision="fp32", threads_per_worker=1,
+        )  # fmt: skip
+        return create_run(spec, machine, layout, None)
 
     return make
