@@ -23,7 +23,9 @@ class Budget:
     @classmethod
     def of(cls, spec: BudgetSpec, *, batch_size: int, sequence_length: int, samples_per_epoch: int) -> Budget:
         """The limits for steps of ``batch_size`` sequences of ``sequence_length`` tokens."""
-        max_samples = None if spec.max_epochs is None else max(1, math.ceil(spec.max_epochs * samples_per_epoch))
+        max_samples = None
+        if spec.max_epochs is not None:  # 0.56 epochs of 100 samples are 56, though the product is a hair more
+            max_samples = max(1, math.ceil(spec.max_epochs * samples_per_epoch - 1e-6))
         ends = [
             spec.max_steps,
             None if spec.max_tokens is None else -(-spec.max_tokens // (batch_size * sequence_length)),

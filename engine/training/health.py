@@ -36,7 +36,7 @@ class LossWatch:
             return None
         self._streak += 1
         if not weights_are_finite(model):
-            raise TrainingError("The training diverged", f"The loss is {loss} and so are weights of the model", ADVICE)
+            raise TrainingError("The training diverged", f"The loss is {loss}, and so are weights of the model", ADVICE)
         if self._streak >= LARGEST_STREAK:
             raise TrainingError("The training diverged", f"The loss was {loss} {self._streak} times in a row", ADVICE)
         return f"the loss is {loss}"

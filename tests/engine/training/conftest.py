@@ -22,6 +22,10 @@ from engine.contract.spec import RunSpec, TokenizerSpec
 from engine.contract.specfile import dump_spec, parse_spec
 from engine.data.prepared import PreparedLink, PreparedManifest
 from engine.data.tokenizer import train_tokenizer
+from engine.training import setup
+from engine.training.inputs import read_inputs
+from engine.training.reporter import Reporter
+from engine.training.session import Session
 
 TINY = (
     "data.sequence_length=32", "tokenizer.kind=bytes", "model.preset=llama-1m", "model.layers=2", "model.hidden=32",
@@ -91,6 +95,18 @@ def change_spec() -> Callable[[RunDirectory, Sequence[str]], None]:
         write_spec(run, parse_spec(run.spec.read_text(), overrides))
 
     return change
+
+
+@pytest.fixture
+def open_session() -> Callable[[RunDirectory], Session]:
+    """``open_session(run)``: started or resumed in this very process, ready for the loop."""
+
+    def start(run: RunDirectory) -> Session:
+        session = setup.open_session(read_inputs(run), Reporter(run, 0), None, time.time())
+        setup.tell_start(session, setup.resume(session))
+        return session
+
+    return start
 
 
 Events = Callable[..., list[AnyEvent]]

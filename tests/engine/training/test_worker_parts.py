@@ -1,0 +1,159 @@
+"""The parts of a worker that tell what happens."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import time
+
+import msgspec
+import pytest
+import torch
+
+from engine.contract.events import CommandDone, Launched, Notice, State
+from engine.contract.journal import Journal
+from engine.contract.rundir import Command
+from engine.training.commands import Inbox, StopFlag
+from engine.training.failure import TrainingError, describe
+from engine.training.health import LARGEST_STREAK, LossWatch
+from engine.training.loop import step_seed
+from engine.training.reporter import Clock, Reporter
+
+
+class Watch:
+    """A clock that a test turns."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_clock_counts_no_pauses_and_trains_in_no_evaluation():
+    watch = Watch()
+    clock = Clock(elapsed_seconds=50.0, now=watch)
+    watch.now += 4
+    with clock.aside():
+        watch.now += 3
+    assert clock.interval() == pytest.approx(4)
+    with clock.paused():
+        watch.now += 1000
+    watch.now += 2
+    assert clock.interval() == pytest.approx(2)
+    assert clock.elapsed() == pytest.approx(50 + 4 + 3 + 2)
+
+
+def test_events_lost_on_a_full_disk_are_owned_up_to(make_run, events_of):
+    run = make_run()
+    reporter = Reporter(run, 0)
+    reporter.emit(State(state="running"))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (run.events_of("rank0").stat().st_size, before[1]))
+    try:
+        reporter.emit(State(state="pausing"))
+        reporter.emit(State(state="paused"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    reporter.emit(State(state="stopping"))
+    assert [event.state for event in events_of(run, State)] == ["running", "stopping"]
+    (notice,) = events_of(run, Notice)
+    assert "2 events were lost" in notice.message
+
+
+def test_only_rank_0_speaks_for_the_run(make_run, events_of):
+    run = make_run()
+    reporter = Reporter(run, 1)
+    reporter.emit(State(state="running"))
+    assert not run.events_of("rank1").exists()
+    reporter.notice("something")
+    assert events_of(run, Notice, source="rank1")[0].message == "something"
+
+
+def ask(run, identity: str, when: float, action: str = "pause") -> None:
+    with run.commands.open("ab") as file:
+        file.write(msgspec.json.encode(Command(id=identity, action=action, time=when)) + b"\n")
+
+
+def take(inbox: Inbox) -> list[str]:
+    found = []
+    while command := inbox.next():
+        found.append(command.id)
+    return found
+
+
+def test_requests_count_from_the_launch_until_they_are_answered(make_run):
+    run = make_run()
+    now = time.time()
+    with Journal(run.events_of("supervisor"), now=lambda: now - 30) as journal:
+        journal.write(Launched(what="data", pid=1, command=()))
+    with Journal(run.events_of("supervisor"), now=lambda: now - 10) as journal:
+        journal.write(Launched(what="training", pid=2, command=()))
+        journal.write(CommandDone(id="answered", action="pause", accepted=True))
+    for identity, age in (("before the launch", 20), ("while it started", 8), ("answered", 5)):
+        ask(run, identity, now - age)
+    inbox = Inbox(run, started=now)
+    assert take(inbox) == ["while it started"]
+    assert take(inbox) == []
+    ask(run, "later", now + 1)
+    with run.commands.open("ab") as file:
+        file.write(b'{"id": "half a li')
+    assert take(inbox) == ["later"]
+
+
+def test_without_a_supervisor_requests_count_from_the_start_of_the_process(make_run):
+    run = make_run()
+    now = time.time()
+    ask(run, "before", now - 1)
+    ask(run, "after", now + 1)
+    assert take(Inbox(run, started=now)) == ["after"]
+
+
+def test_a_signal_sets_a_flag():
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    try:
+        flag = StopFlag(watch_parent=True)
+        assert flag.reason() is None
+        signal.raise_signal(signal.SIGTERM)
+        assert flag.reason() == "asked by a signal"
+    finally:
+        for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+            signal.signal(number, handler)
+
+
+def test_running_out_of_memory_is_named_with_its_remedy():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    report = describe(caught.value, 3)
+    assert report.title == "Out of memory"
+    assert "micro_batch" in report.hint
+    assert report.rank == 3
+    assert describe(torch.OutOfMemoryError("CUDA out of memory."), 0).title == "Out of memory"
+
+
+def test_the_failure_of_another_rank_is_told_apart():
+    lost = RuntimeError("[../gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1")
+    assert describe(lost, 0).consequence
+    assert not describe(ValueError("a defect"), 0).consequence
+
+
+def test_losses_that_are_not_finite_are_told_and_end_the_training_when_they_stay():
+    model = torch.nn.Linear(2, 2)
+    watch = LossWatch()
+    for _ in range(LARGEST_STREAK - 1):
+        assert watch.look(float("inf"), model) == "the loss is inf"
+    assert watch.look(1.0, model) is None
+    for _ in range(LARGEST_STREAK - 1):
+        watch.look(float("nan"), model)
+    with pytest.raises(TrainingError, match="times in a row"):
+        watch.look(float("nan"), model)
+    with torch.no_grad():
+        model.weight[0, 0] = float("nan")
+    with pytest.raises(TrainingError, match="weights"):
+        LossWatch().look(float("nan"), model)
+
+
+def test_each_step_and_rank_draws_its_own_random_numbers():
+    seeds = {step_seed(seed, step, rank) for seed in range(3) for step in range(20) for rank in range(4)}
+    assert len(seeds) == 3 * 20 * 4
+    assert all(0 <= seed < 2**63 for seed in seeds)
