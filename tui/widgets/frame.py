@@ -34,6 +34,7 @@ class TopBar(Widget):
     TopBar > .topbar--here { background: $primary 25%; color: $text; text-style: bold; }
     TopBar > .topbar--key { color: $accent; }
     """
+    auto_links = False  # clicks work; what can be clicked is not underlined
     COMPONENT_CLASSES: ClassVar[set[str]] = {"topbar--name", "topbar--here", "topbar--key"}
 
     machine: reactive[str] = reactive("")
@@ -54,9 +55,9 @@ class TopBar(Widget):
             if place == self._place:
                 mark = "[" if self.app.no_color else " "
                 end = "]" if self.app.no_color else " "
-                parts.append((f"{mark}{keys[name]} {title}{end}", here + click))
+                parts += [(f"{mark}{keys[name]} {title}{end}", here + click), (" ", "")]
             else:
-                parts += [(" ", ""), (keys[name], key_style + click), (f" {title} ", click)]
+                parts += [(" ", ""), (keys[name], key_style + click), (f" {title} ", click), (" ", "")]
         line = Content.assemble(*parts)
         room = self.size.width - line.cell_length - 2
         summary = self.machine
@@ -73,6 +74,7 @@ class KeyBar(Widget):
     KeyBar { dock: bottom; height: 1; background: $panel; color: $text-muted; }
     KeyBar > .keybar--key { color: $accent; text-style: bold; }
     """
+    auto_links = False
     COMPONENT_CLASSES: ClassVar[set[str]] = {"keybar--key"}
 
     def on_mount(self) -> None:

@@ -1,0 +1,171 @@
+"""What stands beside the form: size, memory, cost and command of the training as it is typed now."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.containers import Vertical, VerticalScroll
+from textual.content import Content
+from textual.reactive import reactive
+from textual.widgets import Button, Static
+
+from engine.contract.layout import Layout
+from tui.draft import FIELDS
+from tui.judge import Verdict
+from tui.summary import layout_summary, shape_summary
+from tui.text import UNKNOWN, human_bytes, human_count, human_duration, printable
+from tui.theme import wants_ascii
+from tui.widgets.field import wrap_words
+
+if TYPE_CHECKING:
+    from engine.planner.estimate import Estimate
+
+LABEL = 8
+BAR = 20
+
+
+class Panel(Vertical):
+    """See the module. :attr:`verdict` and :attr:`help_text` are set by the screen."""
+
+    verdict: reactive[Verdict | None] = reactive(None)
+    help_text: reactive[str] = reactive("")
+
+    HIDDEN: ClassVar[str] = "^o shows all fields"
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(can_focus=False, id="facts-scroll"):
+            yield Static("", id="facts", markup=False)
+        yield Static("", id="field-help", markup=False)
+        yield Button("Start training  ^t", id="start", variant="primary")
+
+    def watch_verdict(self) -> None:
+        self._draw()
+
+    def watch_help_text(self) -> None:
+        static = self.query_one("#field-help", Static)
+        static.update(printable(self.help_text))
+        static.display = bool(self.help_text)
+
+    @on(events.DescendantFocus)
+    def _start_focused(self) -> None:
+        self.help_text = "Press enter to start. The training runs by itself: it goes on when this window is closed."
+
+    def on_resize(self) -> None:
+        self._draw()
+
+    def _draw(self) -> None:
+        if self.verdict is not None:
+            width = max(24, self.query_one("#facts-scroll").scrollable_content_region.width)
+            self.query_one("#facts", Static).update(facts(self.verdict, width))
+
+
+def facts(verdict: Verdict, width: int) -> Content:
+    """All lines of the panel for a panel of ``width`` cells."""
+    lines: list[Content] = []
+    if verdict.problems:
+        lines += _problem_lines(verdict, width)
+    lines += _model_lines(verdict, width)
+    if verdict.estimate is not None:
+        lines += _estimate_lines(verdict, verdict.estimate, width)
+    lines += [Content(""), Content.styled("Command", "$secondary")]
+    lines += [Content(line) for line in wrap_words(printable(verdict.command, newlines=False), width)]
+    return Content("\n").join(lines)
+
+
+def _fact(label: str, text: str, width: int, style: str = "") -> list[Content]:
+    first, *rest = wrap_words(text, width - LABEL) or [""]
+    lines = [Content.assemble((label.ljust(LABEL), "$secondary"), (first, style))]
+    return lines + [Content.assemble(" " * LABEL, (line, style)) for line in rest]
+
+
+def _problem_lines(verdict: Verdict, width: int) -> list[Content]:
+    count = len(verdict.problems)
+    mark = "!" if wants_ascii() else "✘"
+    lines = [Content.styled(f"{mark} {count} thing{'s' if count > 1 else ''} to mend", "bold $error")]
+    for problem in verdict.problems[:4]:
+        field = FIELDS.get(problem.field)
+        hidden = field is not None and not field.main
+        words = f"{field.label if field else problem.field}: {problem.message}"
+        if hidden and problem.hint:
+            words += f" ({problem.hint})"
+        lines += [Content.styled(f"  {line}", "$error") for line in wrap_words(printable(words), width - 2)]
+    if count > 4:
+        lines.append(Content.styled(f"  and {count - 4} more", "$error"))
+    return [*lines, Content("")]
+
+
+def _model_lines(verdict: Verdict, width: int) -> list[Content]:
+    if verdict.shape is None or verdict.parameters is None:
+        return _fact("Model", UNKNOWN, width)
+    return [
+        *_fact("Model", f"{verdict.parameters:,} parameters", width, "bold"),
+        *_fact("", shape_summary(verdict.shape), width, "$secondary"),
+    ]
+
+
+def _estimate_lines(verdict: Verdict, found: Estimate, width: int) -> list[Content]:
+    layout = found.layout
+    batch = layout.batch_size
+    length = verdict.spec.data.sequence_length
+    lines = [
+        Content(""),
+        *_memory_lines(verdict, found, width),
+        Content(""),
+        *_fact("Layout", layout_summary(layout), width),
+        *_fact("", _batch_words(layout), width, "$secondary"),
+        *_fact("Step", f"{batch} x {length} = {found.tokens_per_step:,} tokens", width),
+    ]
+    return lines + _fact("Total", _total_words(verdict, found), width)
+
+
+def _batch_words(layout: Layout) -> str:
+    words = f"micro-batch {layout.micro_batch}"
+    if layout.accumulation > 1:
+        words += f" x {layout.accumulation} accumulated"
+    return words + (f" x {layout.data_ranks} ranks" if layout.data_ranks > 1 else "")
+
+
+def _total_words(verdict: Verdict, found: Estimate) -> str:
+    budget = verdict.spec.budget
+    parts = []
+    if found.steps is not None:
+        parts.append(f"{found.steps:,} steps")
+    if found.tokens_total is not None:
+        parts.append(f"{human_count(found.tokens_total)} tokens")
+    if budget.max_epochs is not None:
+        parts.append(f"at most {budget.max_epochs:g} epochs")
+    if budget.max_seconds is not None:
+        parts.append(f"at most {human_duration(budget.max_seconds)}")
+    return ", ".join(parts) or UNKNOWN
+
+
+def _memory_lines(verdict: Verdict, found: Estimate, width: int) -> list[Content]:
+    memory, available = found.memory, found.available_bytes
+    needed = found.needed_bytes
+    lines = _fact("Memory", f"about {human_bytes(needed)}", width, "bold")
+    if available:
+        lines.append(Content.assemble(" " * LABEL, bar(needed / available, min(BAR, width - LABEL))))
+    if found.layout.world_size > 1:
+        lines += _fact("", f"{human_bytes(memory.total_bytes)} for each of {found.layout.world_size} processes", width, "$secondary")
+    place = "" if found.where == "this machine" else f" on {found.where}"
+    free = f"{human_bytes(available)} free{place}"
+    marks = ("+", "!", "?") if wants_ascii() else ("✔", "✘", "?")
+    if found.fits is None:
+        lines += _fact("", f"{marks[2]} unknown whether it fits", width, "$warning")
+    elif found.fits:
+        lines += _fact("", f"{marks[0]} fits in {free}", width, "$success")
+    else:
+        lines += _fact("", f"{marks[1]} does not fit in {free}", width, "$error")
+        for doubt in verdict.doubts[:2]:
+            lines += _fact("", printable(doubt.hint or doubt.message, newlines=False), width, "$error")
+    return lines
+
+
+def bar(share: float, width: int) -> Content:
+    """A bar of ``width`` cells, filled to ``share`` (clipped at full)."""
+    filled = max(1, min(width, round(share * width))) if share > 0 else 0
+    full, empty = ("#", "-") if wants_ascii() else ("━", "─")
+    tone = "$error" if share > 1 else "$warning" if share > 0.85 else "$success"
+    return Content.assemble((full * filled, tone), (empty * (width - filled), "$secondary"))
