@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.contract.shape import ModelShape
+from engine.model.rmsnorm import RMSNorm
 
 
 def make_norm(shape: ModelShape) -> nn.Module:
-    """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019) over the hidden size."""
+    """LayerNorm (Ba et al. 2016) or RMSNorm over the hidden size."""
     if shape.norm == "layernorm":
         return nn.LayerNorm(shape.hidden, eps=shape.norm_eps, bias=shape.bias)
-    return nn.RMSNorm(shape.hidden, eps=shape.norm_eps)
+    return RMSNorm(shape.hidden, eps=shape.norm_eps)
 
 
 class GeluMLP(nn.Module):
