@@ -12,7 +12,7 @@ from engine.hardware.host import is_alive, is_local
 
 SILENT_SECONDS = 60.0
 """A run on another host that has written nothing for this long is taken for lost: telemetry comes every second."""
-LAUNCH_SECONDS = 30.0
+LAUNCH_SECONDS = 60.0
 """How long a new run may be without a supervisor."""
 
 

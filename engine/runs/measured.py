@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from engine.contract.events import Started, Train, Validation
 from engine.contract.rundir import RunDirectory
-from engine.runs.scan import backwards, only
+from engine.runs.rare import read_rare
+from engine.runs.scan import backwards
 
 RECENT = 20
 """Logged intervals over which the present speed is averaged."""
@@ -16,7 +18,7 @@ class Measured(NamedTuple):
     """What rank 0 has said. After a resume from a checkpoint, what it had said of later steps does not count."""
 
     started: Started | None
-    validations: list[Validation]
+    validations: Sequence[Validation]
     train: Train | None
     tokens_per_second: float | None
     step: int | None
@@ -25,14 +27,7 @@ class Measured(NamedTuple):
 def read_measured(run: RunDirectory) -> Measured:
     """Rare events are searched for, new ones read from the end: a long file costs a fraction of a second."""
     path = run.events_of("rank0")
-    started: Started | None = None
-    validations: list[Validation] = []
-    for event in only(path, "started", "validation"):
-        if isinstance(event, Started):
-            started = event
-            validations = [known for known in validations if (known.step or 0) <= (event.step or 0)]
-        elif isinstance(event, Validation):
-            validations.append(event)
+    rare = read_rare(path)
     step: int | None = None
     limit: int | None = None
     recent: list[Train] = []
@@ -49,4 +44,4 @@ def read_measured(run: RunDirectory) -> Measured:
     speed = None
     if recent and limit is None:
         speed = sum(event.tokens_per_second for event in recent) / len(recent)
-    return Measured(started, validations, recent[0] if recent else None, speed, step)
+    return Measured(rare.started, rare.validations, recent[0] if recent else None, speed, step)

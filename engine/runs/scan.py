@@ -41,20 +41,36 @@ def backwards(path: Path) -> Iterator[AnyEvent]:
             step = min(step * 4, BLOCK)
 
 
+class Scanner:
+    """Finds the events of some kinds in the new lines of a growing file, oldest first."""
+
+    def __init__(self, path: Path, *kinds: str) -> None:
+        self._path = path
+        self._marks = [b'{"kind":"%s"' % kind.encode() for kind in kinds]
+        self.offset = 0
+        """Bytes searched: always the start of a line."""
+
+    def read(self) -> Iterator[AnyEvent]:
+        """The events completed since the last call. A missing file has none."""
+        try:
+            file = self._path.open("rb")
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        with file:
+            file.seek(self.offset)
+            rest = b""
+            while block := file.read(BLOCK):
+                block = rest + block
+                end = block.rfind(b"\n") + 1
+                rest = block[end:]
+                self.offset += end
+                starts = _starts(block, end, self._marks)
+                yield from _decoded(block[start : block.index(b"\n", start)] for start in starts)
+
+
 def only(path: Path, *kinds: str) -> Iterator[AnyEvent]:
     """The events of some kinds in a file, oldest first. A missing file has none."""
-    try:
-        file = path.open("rb")
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    marks = [b'{"kind":"%s"' % kind.encode() for kind in kinds]
-    with file:
-        rest = b""
-        while block := file.read(BLOCK):
-            block = rest + block
-            end = block.rfind(b"\n") + 1
-            rest = block[end:]
-            yield from _decoded(block[start : block.index(b"\n", start)] for start in _starts(block, end, marks))
+    return Scanner(path, *kinds).read()
 
 
 def _starts(block: bytes, end: int, marks: list[bytes]) -> list[int]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import msgspec
 
 from engine.contract.errors import RunError
@@ -12,7 +10,7 @@ from engine.contract.rundir import RunDirectory, RunInfo
 from engine.contract.states import ENDED, LIVE, RunStateName
 from engine.runs.create import PlanFile
 from engine.runs.liveness import lost_because
-from engine.runs.scan import only
+from engine.runs.rare import read_rare
 
 
 def read_info(run: RunDirectory) -> RunInfo:
@@ -48,15 +46,8 @@ def read_state(run: RunDirectory, info: RunInfo | None = None) -> tuple[RunState
 
 def _said(run: RunDirectory) -> State | None:
     """The newest State by time; the supervisor's word on how its newest attempt ended is final."""
-    supervisor = _newest_state(run.events_of("supervisor"))
-    rank0 = _newest_state(run.events_of("rank0"))
+    supervisor = read_rare(run.events_of("supervisor")).state
+    rank0 = read_rare(run.events_of("rank0")).state
     if supervisor is None or rank0 is None or supervisor.state in ENDED:
         return supervisor or rank0
     return max(supervisor, rank0, key=lambda state: state.time)
-
-
-def _newest_state(path: Path) -> State | None:
-    newest = None
-    for event in only(path, "state"):
-        newest = event if isinstance(event, State) else newest
-    return newest

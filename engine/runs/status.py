@@ -16,6 +16,7 @@ from engine.contract.rundir import RUN_ID, RunDirectory
 from engine.contract.states import ENDED, LIVE, RunStateName
 from engine.runs.home import runs_folder
 from engine.runs.measured import read_measured
+from engine.runs.rare import forget
 from engine.runs.scan import backwards, only
 from engine.runs.state import read_info, read_plan, read_state
 
@@ -149,6 +150,8 @@ def _listed(run: RunDirectory) -> RunStatus:
         )
     if status.state in ENDED:
         _ended[run.path] = (marks, status)
+        for source in ("supervisor", "rank0"):
+            forget(run.events_of(source))
     return status
 
 

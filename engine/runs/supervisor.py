@@ -43,6 +43,8 @@ from engine.runs.telemetry import Recorder
 TICK_SECONDS = 0.25
 LOOK_SECONDS = 1.0
 """How often new worker processes are looked for."""
+LOCK_SECONDS = 2.0
+"""How long a supervisor that has said how its run ended may take to leave."""
 
 
 class Supervisor:
@@ -56,6 +58,7 @@ class Supervisor:
         self._recorder: Recorder | None = None
         self._known = Known(run)
         self._ranks: dict[int, int] = {}
+        self._child_pid = 0
         self._look_at = 0.0
         self._stop: Stop | None = None
         self._signalled = False
@@ -74,12 +77,7 @@ class Supervisor:
             ending = self._attempt()
         except Exception as error:
             traceback.print_exc()
-            ending = Failure(
-                title="The supervisor of the run failed",
-                message=str(error) or type(error).__name__,
-                hint="This is a defect of Traindeck: the log has the traceback. The last checkpoint is there.",
-                exception=type(error).__name__,
-            )
+            ending = _defect(error)
         self._conclude(ending)
 
     def _note_signal(self, number: int, frame: object) -> None:
@@ -154,7 +152,8 @@ class Supervisor:
     def _launch(self, what: str, command: Sequence[str], environment: dict[str, str]) -> Child:
         child = Child(self._run, command, environment)
         self._reporter.say(Launched(what=what, pid=child.pid, command=child.command))
-        self._known.add([child.pid])
+        self._child_pid = child.pid
+        self._look_at = 0.0
         return child
 
     def _attend(self, child: Child, begun: Callable[[], bool]) -> int:
@@ -205,13 +204,26 @@ class Supervisor:
             return
         self._look_at = now + LOOK_SECONDS
         try:
-            workers = read_ranks(self._run)
-            self._ranks = {worker.pid: worker.rank for worker in workers if worker.ended is None}
-            self._known.add([pid for worker in workers if worker.ended is None for pid in (worker.guard, worker.pid)])
+            workers = [worker for worker in read_ranks(self._run) if worker.ended is None]
+            self._ranks = {worker.pid: worker.rank for worker in workers}
+            self._known.add([self._child_pid, *(pid for worker in workers for pid in (worker.guard, worker.pid))])
             if self._recorder is not None:
                 self._recorder.tick(self._ranks)
-        except OSError as error:  # a full disk: the curve of the devices has a gap
-            print(f"telemetry cannot be written: {error}", file=sys.stderr, flush=True)
+        except OSError as error:  # a full disk: the curves of the devices have a gap
+            print(f"the supervisor cannot write: {error}", file=sys.stderr, flush=True)
+
+
+def _defect(error: Exception) -> Failure:
+    """How a run ends whose supervisor cannot go on."""
+    hint = "This is a defect of Traindeck: the log has the traceback. The last checkpoint is there."
+    if isinstance(error, OSError):
+        hint = "Free some space, or see who may write there; then: traindeck resume RUN"
+    return Failure(
+        title="The run could not be supervised",
+        message=str(error) or type(error).__name__,
+        hint=hint,
+        exception=type(error).__name__,
+    )
 
 
 def _ended_since(rank0: Path, launched: float) -> Ended | None:
@@ -246,11 +258,14 @@ def main() -> int:
         signal.signal(number, signal.SIG_IGN)
     run = RunDirectory(arguments.run_dir.absolute())
     try:
-        with filelock.FileLock(run.path / "supervisor.lock", timeout=0, mode=0o600):
+        with filelock.FileLock(run.path / "supervisor.lock", timeout=LOCK_SECONDS, mode=0o600):
             Supervisor(run, arguments.detached).supervise(ready=lambda: say(0))
     except filelock.Timeout:
         say(ALREADY_SUPERVISED)
         return ALREADY_SUPERVISED
+    except OSError as error:
+        print(f"the run directory cannot be written: {error}", file=sys.stderr, flush=True)
+        return 1
     return 0
 
 

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.contract.errors import TraindeckError
+from engine.runs.ask import ask_engine
+
+
+@pytest.fixture(autouse=True)
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module ``asked`` that runs its first argument."""
+    (tmp_path / "asked.py").write_text("import sys, json, time\nexec(sys.argv[1])\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+
+def _ask(code: str, timeout: float = 60.0) -> object:
+    return ask_engine("asked", [code, "--json"], timeout)
+
+
+def test_the_answer_is_an_object() -> None:
+    assert _ask("print(json.dumps({'loss': 1.5, 'arguments': sys.argv[2:]}))") == {
+        "loss": 1.5,
+        "arguments": ["--json"],
+    }
+
+
+def test_errors_keep_their_words() -> None:
+    error = {"error": {"title": "No checkpoint", "message": "there is none", "hint": "train first"}}
+    with pytest.raises(TraindeckError) as caught:
+        _ask(f"print(json.dumps({error!r})); sys.exit(1)")
+    assert (caught.value.title, caught.value.message, caught.value.hint) == tuple(error["error"].values())
+
+
+def test_failures_without_words_show_the_last_lines() -> None:
+    with pytest.raises(TraindeckError, match="ValueError: bad") as caught:
+        _ask("raise ValueError('bad\\x1b[31m')")
+    assert "\x1b" not in caught.value.message
+    with pytest.raises(TraindeckError, match="exit code 3"):
+        _ask("sys.exit(3)")
+    with pytest.raises(TraindeckError, match="no JSON object"):
+        _ask("print('hello')")
+
+
+def test_too_long_is_too_long() -> None:
+    with pytest.raises(TraindeckError, match="over 1 seconds"):
+        _ask("time.sleep(1000)", timeout=1.0)
+
+
+def test_progress_comes_line_by_line() -> None:
+    lines: list[str] = []
+    code = "print('one', file=sys.stderr); print(' 5%\\r 9%', file=sys.stderr); print('{}')"
+    assert ask_engine("asked", [code], 60.0, lines.append) == {}
+    assert lines == ["one", " 9%"]
+
+
+def test_real_question_about_data(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("".join(f"document number {n}\n\n" for n in range(500)))
+    (tmp_path / "spec.toml").write_text(
+        f'[data]\nsource = "{tmp_path}/text.txt"\nsequence_length = 16\n[tokenizer]\nkind = "bytes"\n'
+    )
+    answer = ask_engine("engine.data", ["--spec", str(tmp_path / "spec.toml"), "--json"], 120.0)
+    assert answer["tokens"] == answer["train_tokens"] + answer["validation_tokens"] > 1000
+    with pytest.raises(TraindeckError, match=r"missing\.toml"):
+        ask_engine("engine.data", ["--spec", str(tmp_path / "missing.toml"), "--json"], 120.0)
