@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
-import secrets
 import shutil
 import time
 import unicodedata
@@ -19,23 +19,12 @@ from engine.contract.errors import RunError
 from engine.contract.layout import Layout
 from engine.contract.machine import Machine
 from engine.contract.rundir import RunDirectory, RunInfo
-from engine.contract.spec import BudgetSpec, RunSpec
+from engine.contract.spec import RunSpec
 from engine.contract.specfile import dump_spec
 from engine.runs.anchor import anchored
 from engine.runs.durable import sync_folder, write_durably
 from engine.runs.home import runs_folder
-
-
-class PlanFile(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``plan.json`` holds."""
-
-    schema: int = 1
-    layout: Layout
-    budget: BudgetSpec
-    """As in the spec: listing many runs reads no TOML."""
-    sequence_length: int
-    estimate: dict[str, Any] | None = None
-    """The object that ``traindeck plan --json`` prints; None where nothing was estimated."""
+from engine.runs.plan import PlanFile
 
 
 def create_run(
@@ -86,4 +75,4 @@ def _new_id(name: str, created: float) -> str:
     """``<name>-<date>-<time>-<4 hex digits>`` in lower-case ASCII, so that it is easy to type and to copy."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode("ascii").lower()
     slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:60].strip("-") or "run"
-    return f"{slug}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(created))}-{secrets.token_hex(2)}"
+    return f"{slug}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(created))}-{os.urandom(2).hex()}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import time
 
 import msgspec
@@ -17,7 +16,7 @@ def append_command(run: RunDirectory, action: str) -> Command:
 
     Raises RunError where it cannot be written.
     """
-    command = Command(id=secrets.token_hex(8), action=action, time=time.time())
+    command = Command(id=os.urandom(8).hex(), action=action, time=time.time())
     try:
         file = os.open(run.commands, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:

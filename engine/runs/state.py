@@ -8,7 +8,6 @@ from engine.contract.errors import RunError
 from engine.contract.events import State
 from engine.contract.rundir import RunDirectory, RunInfo
 from engine.contract.states import ENDED, LIVE, RunStateName
-from engine.runs.create import PlanFile
 from engine.runs.liveness import lost_because
 from engine.runs.rare import read_rare
 
@@ -21,14 +20,6 @@ def read_info(run: RunDirectory) -> RunInfo:
         raise RunError("Not a Traindeck run", f"{run.path} has no {run.info.name}", "See: traindeck runs") from None
     except (OSError, msgspec.MsgspecError) as error:
         raise RunError("Not a readable Traindeck run", f"{run.info}: {error}") from None
-
-
-def read_plan(run: RunDirectory) -> PlanFile | None:
-    """What ``plan.json`` says; None where it is missing or of another form (a newer version)."""
-    try:
-        return msgspec.json.decode(run.plan.read_bytes(), type=PlanFile)
-    except (OSError, msgspec.MsgspecError):
-        return None
 
 
 def read_state(run: RunDirectory, info: RunInfo | None = None) -> tuple[RunStateName, str | None]:

@@ -16,9 +16,10 @@ from engine.contract.rundir import RUN_ID, RunDirectory
 from engine.contract.states import ENDED, LIVE, RunStateName
 from engine.runs.home import runs_folder
 from engine.runs.measured import read_measured
+from engine.runs.plan import read_plan
 from engine.runs.rare import forget
 from engine.runs.scan import backwards, only
-from engine.runs.state import read_info, read_plan, read_state
+from engine.runs.state import read_info, read_state
 
 __all__ = ["RunStatus", "find_run", "list_runs", "read_devices", "read_state", "read_status"]
 

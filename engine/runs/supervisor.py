@@ -27,16 +27,15 @@ from engine.contract.states import RunStateName
 from engine.hardware.host import host_name, identity
 from engine.runs.child import Child
 from engine.runs.command import data_command, process_environment, training_command, training_environment
-from engine.runs.create import PlanFile
 from engine.runs.detach import How, warning
 from engine.runs.durable import write_durably
 from engine.runs.failure import Attempt, explain_data, explain_training
 from engine.runs.inbox import append_command
 from engine.runs.launch import ALREADY_SUPERVISED
+from engine.runs.plan import PlanFile, read_plan
 from engine.runs.processes import Known, end_leftovers, folder_of, read_ranks
 from engine.runs.reporter import Reporter
 from engine.runs.scan import backwards
-from engine.runs.state import read_plan
 from engine.runs.stopping import GRACE_SECONDS, Stop
 from engine.runs.telemetry import Recorder
 

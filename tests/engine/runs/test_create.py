@@ -14,7 +14,7 @@ from engine.contract.layout import Layout
 from engine.contract.rundir import RunDirectory, RunInfo
 from engine.contract.spec import BudgetSpec, DataSpec, RunSpec, TokenizerSpec
 from engine.contract.specfile import read_spec
-from engine.runs.state import read_plan
+from engine.runs.plan import read_plan
 
 NewRun = Callable[..., RunDirectory]
 
