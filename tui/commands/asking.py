@@ -11,7 +11,7 @@ from engine.contract.check import require
 from engine.contract.specfile import dump_spec
 from engine.runs.ask import ask_engine
 from engine.runs.status import find_run
-from tui.commands.output import emit, say
+from tui.commands.output import emit, note, say
 from tui.commands.specs import chosen_spec
 from tui.text import human_bytes, human_count, human_number, pairs, printable
 
@@ -27,7 +27,7 @@ def data(name_or_path: str, sets: list[str], *, force: bool, as_json: bool) -> N
         path = Path(folder, "spec.toml")
         path.write_text(dump_spec(spec), encoding="utf-8")
         arguments = ["--spec", str(path), "--json", *(["--force"] if force else [])]
-        answer = ask_engine("engine.data", arguments, DATA_SECONDS)
+        answer = ask_engine("engine.data", arguments, DATA_SECONDS, progress=_tell)
     if as_json:
         emit(answer)
         return
@@ -81,6 +81,10 @@ def _ask_trained(question: str, name: str, checkpoint: str | None, arguments: Se
     asked = ["--run-dir", str(run.path), "--json", *chosen, *arguments]
     answer: dict[str, Any] = ask_engine(f"engine.training.{question}", asked, MODEL_SECONDS)
     return answer
+
+
+def _tell(line: str) -> None:
+    note(printable(line))
 
 
 def _count(value: int | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from engine.contract.errors import RunError
-from engine.contract.rundir import RunDirectory
+from engine.contract.rundir import Command, RunDirectory
 from engine.contract.states import LIVE, Action
 from engine.runs import control
 from engine.runs.remove import delete_run
@@ -23,19 +23,15 @@ POLL_SECONDS = 0.1
 def ask(name: str, action: Action, *, as_json: bool, until_ended: bool = False) -> None:
     """Send a request and wait for its answer. Raises RunError where the run refuses it or does not answer."""
     run = find_run(name)
-    if action == "resume" and read_state(run)[0] not in LIVE:
-        control.resume(run)
-    else:
-        command = control.resume(run) if action == "resume" else control.request(run, action)
+    command = control.resume(run) if action == "resume" else control.request(run, action)
+    if command is not None:
         _await_answer(run, action, command)
     if until_ended:
         _await_end(run)
     _report(run, action, as_json=as_json)
 
 
-def _await_answer(run: RunDirectory, action: Action, command: control.Command | None) -> None:
-    if command is None:
-        return
+def _await_answer(run: RunDirectory, action: Action, command: Command) -> None:
     done = control.wait_for(run, command, ANSWER_SECONDS)
     if done is None:
         if read_state(run)[0] not in LIVE and action == "stop":

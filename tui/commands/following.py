@@ -62,4 +62,5 @@ class Following:
         return bool(events)
 
     def _look(self) -> None:
-        self.view.alive = read_state(self.run)[0] != "lost"
+        state, reason = read_state(self.run)
+        self.view.lost_because = (reason or "nothing is known of its processes") if state == "lost" else None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import get_args
 
-from engine.contract.errors import TraindeckError
+import typer
+
 from engine.contract.layout import Layout
 from engine.contract.machine import Device
 from engine.contract.states import RunStateName
@@ -28,7 +29,8 @@ from tui.text import (
 def runs(state: str | None, *, as_json: bool) -> None:
     """All runs, newest first."""
     if state is not None and state not in get_args(RunStateName):
-        raise TraindeckError("No such state", repr(state), "Choose from " + ", ".join(get_args(RunStateName)))
+        choices = ", ".join(get_args(RunStateName))
+        raise typer.BadParameter(f"no state is called {state!r}; choose from {choices}", param_hint="--state")
     found = [run for run in list_runs() if state in (None, run.state)]
     if as_json:
         emit({"runs": found})

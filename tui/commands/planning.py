@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import typer
 
 from engine.contract.presets import PRESETS, resolve_shape
 from engine.contract.spec import ModelSpec, RunSpec
 from engine.hardware.detect import detect
 from engine.planner.estimate import Estimate, estimate, fit_problems, plan_object
+from engine.planner.memory import MemoryEstimate
 from engine.planner.shapes import parameter_count
 from tui.commands.listing import layout_text
 from tui.commands.output import FAILED, UNKNOWN_FIT, emit, say
@@ -27,8 +27,11 @@ from tui.text import (
 
 PRESET_CONTEXT = 1024
 """Sequence length for which presets are counted: only learned positions depend on it."""
+GPT3_CONTEXT = 2048
 PUBLISHED_VOCABULARY = {"gpt2": 50_257, "gpt3": 50_257, "llama": 32_000, "lstm": 10_000}
 OWN_VOCABULARY = 4096
+LLAMA_2_THETA = 10_000.0
+LLAMA_3_VOCABULARY = 128_256
 
 
 def plan(name_or_path: str, sets: list[str], *, as_json: bool) -> None:
@@ -49,27 +52,27 @@ def plan(name_or_path: str, sets: list[str], *, as_json: bool) -> None:
 
 def estimate_text(spec: RunSpec, found: Estimate) -> str:
     """An estimate in lines of name and value."""
-    memory = found.memory
+    memory, shape = found.memory, found.shape
     fits = {True: "yes", False: "NO", None: "unknown"}[found.fits]
-    shape = found.shape
-    return pairs(
-        [
-            ("model", f"{spec.model.preset}: {human_count(found.parameters)} parameters ({found.parameters:,})"),
-            ("", f"{shape.layers} layers, width {shape.hidden}, vocabulary {shape.vocabulary:,} at most"),
-            ("layout", layout_text(found.layout)),
-            ("steps", human_count(found.steps)),
-            ("tokens", human_count(found.tokens_total)),
-            ("memory", f"{human_bytes(memory.total_bytes)} per device: {_parts(memory)}"),
-            ("available", human_bytes(found.available_bytes)),
-            ("fits", fits),
-            ("speed", "n/a (not predicted in this version)"),
-        ]
-    )
+    needed = f"{human_bytes(found.needed_bytes)} of {human_bytes(found.available_bytes)} available on {found.where}"
+    items = [
+        ("model", f"{spec.model.preset}: {human_count(found.parameters)} parameters ({found.parameters:,})"),
+        ("", f"{shape.layers} layers, width {shape.hidden}, vocabulary {shape.vocabulary:,}"),
+        ("data", f"{spec.data.source}, {spec.tokenizer.kind} tokens in sequences of {spec.data.sequence_length}"),
+        ("layout", layout_text(found.layout)),
+        ("length", f"{human_count(found.steps)} steps, {human_count(found.tokens_total)} tokens"),
+        ("memory", f"{human_bytes(memory.total_bytes)} per device: {_parts(memory)}"),
+        ("fits", f"{fits}: needs {needed}"),
+        ("speed", "n/a (not predicted in this version)"),
+        *(("assumed", assumption) for assumption in found.assumptions),
+    ]
+    return pairs(items)
 
 
-def _parts(memory: msgspec.Struct) -> str:
-    sizes = [(field, getattr(memory, field)) for field in memory.__struct_fields__ if field != "total_bytes"]
-    return ", ".join(f"{field.removesuffix('_bytes')} {human_bytes(size)}" for field, size in sizes)
+def _parts(memory: MemoryEstimate) -> str:
+    """What takes the memory, at the instant at which it takes most."""
+    names = ("parameters", "gradients", "optimiser", "activations", "logits", "overhead")
+    return ", ".join(f"{name} {human_bytes(getattr(memory, f'{name}_bytes'))}" for name in names)
 
 
 def devices(*, as_json: bool) -> None:
@@ -125,9 +128,10 @@ def _preset(name: str) -> dict[str, Any]:
     preset = PRESETS[name]
     own = not preset.source
     vocabulary = OWN_VOCABULARY if own else PUBLISHED_VOCABULARY[name.partition("-")[0]]
-    if preset.rope_theta > 10_000:
-        vocabulary = 128_256
-    shape = resolve_shape(ModelSpec(preset=name), vocabulary=vocabulary, sequence_length=PRESET_CONTEXT)
+    if preset.rope_theta > LLAMA_2_THETA:
+        vocabulary = LLAMA_3_VOCABULARY
+    context = GPT3_CONTEXT if name.startswith("gpt3") else PRESET_CONTEXT
+    shape = resolve_shape(ModelSpec(preset=name), vocabulary=vocabulary, sequence_length=context)
     return {
         "name": name,
         "parameters": parameter_count(shape),
