@@ -35,7 +35,7 @@ def shape_summary(shape: ModelShape) -> str:
     if shape.family != "lstm":
         text += f", {shape.heads} heads"
         if shape.kv_heads != shape.heads:
-            text += f" ({shape.kv_heads} kv)"
+            text += f" ({shape.kv_heads}\u00a0kv)"
     return text
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Final, Literal
 
@@ -22,6 +23,9 @@ SUFFIXES: dict[str, SourceKind] = {
 }  # fmt: skip
 """Suffixes of structured files; a file with any other suffix is read as text."""
 
+LOOKED_AT = 1000
+"""Files of a folder by which its kind is judged: it is judged at every key that is typed."""
+
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -29,8 +33,8 @@ def kind_of(data: DataSpec) -> SourceKind | None:
     """How the source is read; None where nothing of that name exists and it is no hub name either."""
     if data.source == STDLIB:
         return STDLIB
-    path = Path(data.source).expanduser()
-    if not path.exists():
+    path = Path(os.path.expanduser(data.source))
+    if not os.path.exists(path):
         explicit = data.source.removeprefix("hub:")
         looks_like_path = data.source.startswith(("/", "./", "../", "~"))
         is_hub = data.format == "hub" or (
@@ -43,7 +47,7 @@ def kind_of(data: DataSpec) -> SourceKind | None:
     if path.is_dir():
         if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
             return "huggingface-disk"
-        kinds = {SUFFIXES.get(file.suffix.lower(), "text") for file in files_of(path)}
+        kinds = {SUFFIXES.get(file.suffix.lower(), "text") for file in islice(_walk(path), LOOKED_AT)}
         return kinds.pop() if len(kinds) == 1 else "text"
     return SUFFIXES.get(path.suffix.lower(), "text")
 
@@ -53,13 +57,21 @@ def files_of(path: Path) -> list[Path]:
 
     A single file is a list of itself.
     """
-    if not path.is_dir():
-        return [path]
-    found = []
+    return list(_walk(path)) if path.is_dir() else [path]
+
+
+def _walk(path: Path) -> Iterator[Path]:
+    """The files of a folder one by one: whoever looks at the first few does not wait for a whole disk."""
+    inside = Path(os.path.realpath(path))
     for folder, folders, names in os.walk(path):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
-        found += [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
-    return [file for file in found if file.is_file() and file.resolve().is_relative_to(path.resolve())]
+        for name in sorted(names):
+            file = Path(folder, name)
+            if (
+                not name.startswith(".") and os.path.isfile(file)
+                and Path(os.path.realpath(file)).is_relative_to(inside)
+            ):  # fmt: skip
+                yield file
 
 
 def source_problems(data: DataSpec) -> Iterator[Problem]:
@@ -80,11 +92,11 @@ def source_problems(data: DataSpec) -> Iterator[Problem]:
         return
     if kind in (STDLIB, "hub"):
         return
-    path = Path(data.source).expanduser()
+    path = Path(os.path.expanduser(data.source))
     if not os.access(path, os.R_OK):
         yield Problem(field="data.source", message=f"{data.source!r} cannot be read", hint="check its permissions")
     elif path.is_dir():
-        if kind != "huggingface-disk" and not files_of(path):
+        if kind != "huggingface-disk" and next(_walk(path), None) is None:
             yield Problem(field="data.source", message=f"the folder {data.source!r} holds no files")
     elif path.stat().st_size == 0:
         yield Problem(field="data.source", message=f"the file {data.source!r} is empty")

@@ -116,7 +116,7 @@ class Choose(ModalScreen[str | None]):
     def on_mount(self) -> None:
         table = self.query_one(Table)
         table.can_focus = False
-        table.styles.height = min(14, len(self._options) + 1)
+        table.styles.height = min(13, len(self._options) + 1)
         self._filter("")
         table.select(self._value)
 

@@ -169,8 +169,11 @@ class NewScreen(DeckScreen):
             self.action_start()
 
     def _not_judged(self, error: BaseException) -> None:
+        """A defect in judging: said quietly, for the person is typing; start says it again."""
         self._judging = self._start_after = False
-        self.deck.fail(error)
+        self.query_one(Panel).help_text = f"This could not be checked: {type(error).__name__}: {error}"
+        if self._stale:
+            self._judge()
 
     # ------------------------------------------------------------------ choosing
 
