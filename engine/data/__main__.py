@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--force", action="store_true", help="prepare anew what is prepared already")
     options = parser.parse_args(arguments)
+    os.umask(0o077)  # what people train on is nobody else's business
     if options.run_dir is not None:
         return _for_run(RunDirectory(options.run_dir.resolve()))
     return _for_spec(options.spec, options.set, as_json=options.json, force=options.force)

@@ -18,9 +18,9 @@ _BUILDING = "building-"
 
 def cache_folder() -> Path:
     """``data`` in Traindeck's home: where :func:`engine.runs.home.data_cache` is, which this room may not import."""
-    home = os.environ.get("TRAINDECK_HOME")
+    home = os.environ.get("TRAINDECK_HOME", "").strip()
     root = Path(home).expanduser() if home else Path(platformdirs.user_data_dir("traindeck", appauthor=False))
-    return root / "data"
+    return root.absolute() / "data"
 
 
 class CachePlaces:

@@ -111,7 +111,8 @@ class _JsonStream:
         """Bytes before the window."""
         self._undecoded = b""
         self._ended = False
-        self._more(_BLOCK)
+        while not self._text and not self._ended:
+            self._more(_BLOCK)
         self._text = self._text.removeprefix("\ufeff")
 
     def _more(self, size: int) -> None:

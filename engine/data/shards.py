@@ -10,7 +10,7 @@ import msgspec
 
 from engine.contract.source import SourceKind
 
-SHARD_BYTES = 8 << 20
+SHARD_BYTES = 4 << 20
 """Of source text in one shard; also the unit that survives a kill."""
 MOST_SHARDS = 4096
 """Very large sources get larger shards rather than more of them."""

@@ -6,8 +6,7 @@ section 2.2), so that decoding gives back every text exactly.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -34,52 +33,92 @@ class TokenizerFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def train_tokenizer(spec: TokenizerSpec, texts: Iterable[str], characters: str = "") -> Tokenizer:
-    """A new tokenizer of ``spec.kind``; ``texts`` is the sample, ``characters`` the alphabet of kind characters."""
+    """A new tokenizer of ``spec.kind``; ``texts`` is the sample, ``characters`` the alphabet of kind characters.
+
+    Training on the same texts gives the same bpe and wordpiece every time; unigram's sums of small probabilities
+    depend on the library's order of work. Raises DataError where ``spec.vocabulary`` cannot hold the alphabet.
+    """
     if spec.kind == "bytes":
         return _bytes_tokenizer()
     if spec.kind == "characters":
         return _character_tokenizer(characters)
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    short_words = pre_tokenizers.Sequence([words, pre_tokenizers.FixedLength(length=LONGEST_WORD)])
-    size = spec.vocabulary
+    sample = list(texts)
     if spec.kind == "bpe":
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = words
-        trainer: trainers.Trainer = trainers.BpeTrainer(
-            vocab_size=size, special_tokens=[EOS], initial_alphabet=alphabet, show_progress=False
-        )
-    elif spec.kind == "wordpiece":
-        tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN, continuing_subword_prefix=CONTINUES))
-        tokenizer.pre_tokenizer = short_words
-        trainer = trainers.WordPieceTrainer(
-            vocab_size=size, special_tokens=[EOS, UNKNOWN], initial_alphabet=alphabet, show_progress=False,
-            continuing_subword_prefix=CONTINUES,
-        )  # fmt: skip
-    else:
-        assert spec.kind == "unigram"
-        tokenizer = Tokenizer(models.Unigram())
-        tokenizer.pre_tokenizer = short_words
-        trainer = trainers.UnigramTrainer(
-            vocab_size=size, special_tokens=[EOS, UNKNOWN], initial_alphabet=alphabet, show_progress=False,
-            unk_token=UNKNOWN,
-        )  # fmt: skip
-    strip = [decoders.Replace(CONTINUES, "")] if spec.kind == "wordpiece" else []
-    tokenizer.decoder = decoders.Sequence([*strip, decoders.ByteLevel()])
-    seed = _every_byte_inside_words() if spec.kind == "wordpiece" else []
-    tokenizer.train_from_iterator(itertools.chain(seed, texts), trainer)
+        return _train_bpe(spec.vocabulary, sample)
+    alphabet = _alphabet(spec, sample)
+    if spec.kind == "wordpiece":
+        return _train_wordpiece(spec.vocabulary, sample, alphabet)
+    assert spec.kind == "unigram"
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = _short_words(LONGEST_WORD)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=spec.vocabulary, special_tokens=[EOS, UNKNOWN], initial_alphabet=alphabet, show_progress=False,
+        unk_token=UNKNOWN,
+    )  # fmt: skip
+    tokenizer.train_from_iterator(sample, trainer)
     return tokenizer
 
 
-def _every_byte_inside_words() -> list[str]:
-    """Texts that hold each byte of UTF-8 inside a word, so that WordPiece has a continuing piece for it.
+def _alphabet(spec: TokenizerSpec, sample: Sequence[str]) -> list[str]:
+    """Stand-ins of all bytes, so that no text is unknown; of those in the sample where there is no room for more."""
+    signs = byte_signs()
+    places = 2 if spec.kind == "wordpiece" else 1  # beginning a word, and continuing it
+    if spec.vocabulary >= 2 * places * len(signs):
+        return sorted(signs)
+    seen = {byte for text in sample for byte in set(text.encode())}
+    needed = 2 + places * len(seen)
+    if spec.vocabulary < needed:
+        raise DataError(
+            "The tokenizer's vocabulary is too small",
+            f"tokenizer.vocabulary is {spec.vocabulary}, but the single bytes of this text alone take {needed} entries",
+            f"set tokenizer.vocabulary to {2 * needed} or more, or use kind bytes",
+        )
+    return sorted(signs[byte] for byte in seen)
 
-    Its trainer takes an alphabet for the beginnings of words only.
+
+def _words() -> pre_tokenizers.PreTokenizer:
+    return pre_tokenizers.ByteLevel(add_prefix_space=False)
+
+
+def _short_words(length: int) -> pre_tokenizers.PreTokenizer:
+    return pre_tokenizers.Sequence([_words(), pre_tokenizers.FixedLength(length=length)])
+
+
+def _train_bpe(vocabulary: int, sample: Sequence[str]) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    # Training, unlike encoding, takes time with the square of a word's length.
+    tokenizer.pre_tokenizer = _short_words(4 * LONGEST_WORD)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=[EOS], initial_alphabet=sorted(byte_signs()), show_progress=False
+    )
+    tokenizer.train_from_iterator(sample, trainer)
+    tokenizer.pre_tokenizer = _words()
+    return tokenizer
+
+
+def _train_wordpiece(vocabulary: int, sample: Sequence[str], signs: Sequence[str]) -> Tokenizer:
+    """Every sign gets a piece that begins a word and one that continues it.
+
+    Its trainer takes an alphabet for the beginnings only and numbers the rest in the order of a hash table, another
+    one each time. Handed over as special tokens they have fixed numbers, and training gives the same every time; the
+    tokenizer itself is then built from the vocabulary alone.
     """
-    leads = [0x80 + 0x40 * block for block in range(30)] + [0x800 + 0x1000 * block for block in range(13)]
-    leads += [0xE000, 0xF000, *(0x10000 + 0x40000 * block for block in range(5))]
-    codes = [*range(0x100), *leads]
-    return [chr(code) * 3 for code in codes]
+    scratch = Tokenizer(models.WordPiece(unk_token=UNKNOWN, continuing_subword_prefix=CONTINUES))
+    scratch.pre_tokenizer = _short_words(LONGEST_WORD)
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocabulary, special_tokens=[EOS, UNKNOWN, *signs, *(CONTINUES + sign for sign in signs)],
+        continuing_subword_prefix=CONTINUES, show_progress=False,
+    )  # fmt: skip
+    scratch.train_from_iterator(sample, trainer)
+    tokenizer = Tokenizer(
+        models.WordPiece(vocab=scratch.get_vocab(), unk_token=UNKNOWN, continuing_subword_prefix=CONTINUES)
+    )
+    tokenizer.pre_tokenizer = _short_words(LONGEST_WORD)
+    tokenizer.decoder = decoders.Sequence([decoders.Replace(CONTINUES, ""), decoders.ByteLevel()])
+    tokenizer.add_special_tokens([EOS, UNKNOWN])
+    return tokenizer
 
 
 def _bytes_tokenizer() -> Tokenizer:
