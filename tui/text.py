@@ -1,11 +1,12 @@
 """Numbers, times, states and foreign text as people read them; shared by the commands and the screens.
 
-Everything here is pure and takes only the standard library. Unknown is ``None`` and reads ``n/a``.
+Everything here but the question for Unicode is pure, and all of it takes only the standard library. Unknown is ``None`` and reads ``n/a``.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 import unicodedata
@@ -118,7 +119,9 @@ def state_symbol(state: str, *, ascii_only: bool = False) -> str:
 
 
 def shows_unicode(stream: TextIO | None = None) -> bool:
-    """Whether ``stream`` (standard output) can carry signs beyond ASCII."""
+    """Whether ``stream`` (standard output) can carry signs beyond ASCII, and ``TRAINDECK_ASCII`` does not forbid it."""
+    if os.environ.get("TRAINDECK_ASCII", "0").lower() not in {"", "0", "no", "false"}:
+        return False
     encoding = getattr(stream or sys.stdout, "encoding", None) or "ascii"
     return encoding.lower().replace("-", "").replace("_", "").startswith(("utf", "ucs"))
 

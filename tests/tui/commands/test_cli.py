@@ -110,6 +110,9 @@ def test_output_without_unicode_replaces_signs(command: Callable[..., Any], ende
     done = command("runs", PYTHONIOENCODING="ascii")
     assert done.code == 0
     assert "+ finished" in done.out
+    wished = command("runs", TRAINDECK_ASCII="1")
+    assert "+ finished" in wished.out
+    assert "✓ finished" in command("runs").out
 
 
 @pytest.mark.parametrize(
