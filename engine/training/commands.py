@@ -66,6 +66,11 @@ class Inbox:
             self._fill()
         return self._waiting.popleft() if self._waiting else None
 
+    def has(self, action: str) -> bool:
+        """Whether a request of that kind waits."""
+        self._fill()
+        return any(command.action == action for command in self._waiting)
+
     def _fill(self) -> None:
         try:
             size = self._run.commands.stat().st_size

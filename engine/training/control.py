@@ -59,6 +59,12 @@ class Control:
         act, microseconds = self._ranks.highest([wish, clock])
         return Decision(act=Act(act), elapsed_seconds=microseconds / 1e6, reason=reason, command=command)
 
+    def stop_is_asked(self) -> bool:
+        """Whether this rank knows of a wish to stop that is not decided yet: a reason to hurry."""
+        if self._flag is not None and self._flag.reason() is not None:
+            return True
+        return self._inbox is not None and self._inbox.has("stop")
+
     def done(self, decision: Decision, message: str = "", *, accepted: bool = True) -> None:
         """Acknowledge the request behind ``decision``, if there is one."""
         if decision.command is not None:

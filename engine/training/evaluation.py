@@ -48,16 +48,29 @@ def bytes_per_token(data: PreparedData) -> float | None:
     return manifest.validation_bytes / manifest.validation_tokens if manifest.validation_tokens else None
 
 
+def _never() -> bool:
+    return False
+
+
 @torch.no_grad()
 def sum_of_nats(
-    model: nn.Module, batches: Iterable[npt.NDArray[np.int64]], device: torch.device, autocast: Autocast
+    model: nn.Module,
+    batches: Iterable[npt.NDArray[np.int64]],
+    device: torch.device,
+    autocast: Autocast,
+    interrupted: Callable[[], bool] = _never,
 ) -> tuple[float, int]:
-    """``(nats, tokens)`` summed over ``batches`` of rows (n, seq + 1), dropout off; summed in double precision."""
+    """``(nats, tokens)`` summed over ``batches`` of rows (n, seq + 1), dropout off; summed in double precision.
+
+    Ends early once ``interrupted`` says so, which is asked before each batch.
+    """
     was_training = model.training
     model.eval()
     nats, tokens = 0.0, 0
     try:
         for batch in batches:
+            if interrupted():
+                break
             rows = torch.from_numpy(batch).to(device)
             targets = rows[:, 1:].flatten()
             with autocast():

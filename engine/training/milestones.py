@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 from engine.contract.errors import CheckpointError, TraindeckError
@@ -17,23 +18,28 @@ from engine.training.writing import write_text
 
 
 def evaluate(session: Session) -> None:
-    """Score the held-out text, each rank every so many of its batches; once per step at most."""
+    """Score the held-out text, each rank every so many of its batches; once per step at most.
+
+    A request to stop does not wait for it: there is no score then.
+    """
     if session.validated_step == session.step:
         return
     spec, layout, data = session.inputs.spec, session.inputs.layout, session.inputs.data
     synchronise(session.device)
     with session.clock.aside():
         begin = time.perf_counter()
-        batches = list(
-            validation_batches(
-                data.validation, spec.data.sequence_length, layout.micro_batch, spec.evaluation.max_batches
-            )
+        batches = validation_batches(
+            data.validation, spec.data.sequence_length, layout.micro_batch, spec.evaluation.max_batches
         )
-        mine = batches[session.ranks.rank :: session.ranks.size]
-        nats, tokens = sum_of_nats(session.model, mine, session.device, session.fabric.autocast)
-        nats, count = session.ranks.total([nats, tokens])
+        mine = itertools.islice(batches, session.ranks.rank, None, session.ranks.size)
+        nats, tokens = sum_of_nats(
+            session.model, mine, session.device, session.fabric.autocast, session.control.stop_is_asked
+        )
+        nats, count, cut_short = session.ranks.total([nats, tokens, session.control.stop_is_asked()])
         scores = Scores.of(nats, int(count), bytes_per_token(data))
         seconds = time.perf_counter() - begin
+    if cut_short:
+        return
     session.validated_step, session.validation_loss = session.step, scores.loss
     session.reporter.emit(
         Validation(

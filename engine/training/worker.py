@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 from pathlib import Path
 
 from torch import distributed
@@ -27,7 +28,11 @@ def work(path: Path, started: float) -> int:
     A failure is told in ``errors/rank<k>.json`` and on stderr. ``started`` is when this process began.
     """
     rank = int(os.environ.get("RANK", "0"))
-    run = open_run(path)
+    try:
+        run = open_run(path)
+    except RunError as error:  # there is no run to leave a report in
+        print(error, file=sys.stderr)
+        return 1
     (run.errors / f"rank{rank}.json").unlink(missing_ok=True)
     reporter = Reporter(run, rank)
     try:

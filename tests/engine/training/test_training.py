@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import resource
+import time
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 import torch
 
@@ -13,6 +15,7 @@ from engine.contract.errors import CheckpointError
 from engine.contract.events import (
     Checkpoint,
     CheckpointRemoved,
+    CommandDone,
     Ended,
     Notice,
     Sample,
@@ -21,7 +24,7 @@ from engine.contract.events import (
     Train,
     Validation,
 )
-from engine.contract.rundir import complete_checkpoints
+from engine.contract.rundir import Command, complete_checkpoints
 from engine.training.failure import TrainingError
 from engine.training.loop import train
 
@@ -196,3 +199,15 @@ def test_the_best_checkpoint_is_kept_beside_the_last(make_run, events_of, open_s
 def test_threads_of_a_worker_are_those_of_the_layout(make_run, open_session):
     open_session(make_run())
     assert torch.get_num_threads() == 1
+
+
+def test_a_stop_does_not_wait_for_an_evaluation(make_run, events_of, open_session):
+    run = make_run("evaluation.max_batches=none")
+    session = open_session(run)
+    stop = Command(id="now", action="stop", time=time.time() + 1)
+    run.commands.write_bytes(msgspec.json.encode(stop) + b"\n")
+    assert train(session) == "stopped"
+    assert not events_of(run, Validation)
+    assert [event.step for event in events_of(run, Checkpoint)] == [1]
+    (done,) = events_of(run, CommandDone)
+    assert (done.id, done.accepted) == ("now", True)
