@@ -62,7 +62,7 @@ def explain_data(run: RunDirectory, attempt: Attempt, exit_code: int) -> Failure
             title=said.title, message=said.message, hint=said.hint, exception=said.exception, exit_code=exit_code,
             log_tail=said.log_tail or tail,
         )  # fmt: skip
-    title, message, hint = _ending("The preparation of the data", exit_code, attempt)
+    title, message, hint = _ending(run, "The preparation of the data", exit_code, attempt)
     return Failure(title=title, message=message, hint=hint, exit_code=exit_code, log_tail=tail)
 
 
@@ -81,7 +81,7 @@ def explain_training(run: RunDirectory, attempt: Attempt, exit_code: int) -> Fai
             exit_code=code, log_tail=tail,
         )  # fmt: skip
     who = "The launcher of the workers (torchrun)" if first is None else f"The worker of rank {first}"
-    title, message, hint = _ending(who, code, attempt)
+    title, message, hint = _ending(run, who, code, attempt)
     return Failure(title=title, message=message, hint=hint, rank=first, exit_code=code, log_tail=tail)
 
 
@@ -110,14 +110,14 @@ def _first_to_fail(errors: dict[int, tuple[WorkerError, float]], ranks: dict[int
     return min(candidates)[2] if candidates else None
 
 
-def _ending(who: str, exit_code: int, attempt: Attempt) -> tuple[str, str, str]:
+def _ending(run: RunDirectory, who: str, exit_code: int, attempt: Attempt) -> tuple[str, str, str]:
     """Title, message and hint for an end of which nothing but the exit code is known."""
     if exit_code >= 0:
-        return f"{who} failed", f"it ended with exit code {exit_code}", "The log says more: traindeck logs RUN"
+        return f"{who} failed", f"it ended with exit code {exit_code}", f"The log says more: traindeck logs {run.id}"
     name = signal.Signals(-exit_code).name if -exit_code in set(signal.Signals) else f"signal {-exit_code}"
     message = f"{who[0].lower()}{who[1:]} was ended by {name} (signal {-exit_code})"
     if -exit_code != signal.SIGKILL:
-        return f"{who} was ended", message, "The log says more: traindeck logs RUN"
+        return f"{who} was ended", message, f"The log says more: traindeck logs {run.id}"
     now, before = memory_kills(), attempt.memory_kills
     if now is not None and before is not None and now > before:
         hint = (
@@ -125,7 +125,7 @@ def _ending(who: str, exit_code: int, attempt: Attempt) -> tuple[str, str, str]:
             "shorten data.sequence_length, or choose a smaller model."
         )
     else:
-        hint = "Someone or something killed it; the last checkpoint is there: traindeck resume RUN"
+        hint = f"Someone or something killed it. To go on from the last checkpoint: traindeck resume {run.id}"
     return f"{who} was killed", message, hint
 
 

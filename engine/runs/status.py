@@ -126,8 +126,8 @@ def list_runs() -> list[RunStatus]:
     with os.scandir(runs_folder()) as entries:
         for entry in entries:
             run = RunDirectory(Path(entry.path))
-            if not entry.name.startswith(".") and run.is_run():
-                found.append(_listed(run))
+            if not entry.name.startswith(".") and run.is_run() and (status := _listed(run)) is not None:
+                found.append(status)
     return sorted(found, key=lambda status: (status.created, status.run), reverse=True)
 
 
@@ -136,7 +136,8 @@ _ended: dict[Path, tuple[tuple[int, ...], RunStatus]] = {}
 reads only what changed."""
 
 
-def _listed(run: RunDirectory) -> RunStatus:
+def _listed(run: RunDirectory) -> RunStatus | None:
+    """The status of a run, also of a damaged one; None for one that is being deleted."""
     marks = _marks(run)
     known = _ended.get(run.path)
     if known is not None and known[0] == marks:
@@ -144,10 +145,11 @@ def _listed(run: RunDirectory) -> RunStatus:
     try:
         status = read_status(run)
     except RunError as error:
+        if not run.is_run():
+            return None
         reason = f"{error.title}: {error.message}"
-        created = run.path.stat().st_mtime
         status = RunStatus(
-            run=run.id, name=run.id, created=created, directory=str(run.path), state="lost", reason=reason
+            run=run.id, name=run.id, created=marks[0] / 1e9, directory=str(run.path), state="lost", reason=reason
         )
     if status.state in ENDED:
         _ended[run.path] = (marks, status)

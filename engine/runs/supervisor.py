@@ -76,7 +76,7 @@ class Supervisor:
             ending = self._attempt()
         except Exception as error:
             traceback.print_exc()
-            ending = _defect(error)
+            ending = _defect(self._run, error)
         self._conclude(ending)
 
     def _note_signal(self, number: int, frame: object) -> None:
@@ -88,7 +88,7 @@ class Supervisor:
     def _conclude(self, ending: str | Failure) -> None:
         if self._recorder is not None:
             self._recorder.close()
-        end_leftovers(self._known.read(), patience=5.0)
+        end_leftovers(self._known.read())
         if isinstance(ending, str):
             self._enter("finished", ending)
         else:
@@ -110,7 +110,7 @@ class Supervisor:
             return Failure(
                 title="The plan of the run cannot be read",
                 message=f"{self._run.plan} is missing or damaged",
-                hint="Start a new run with the same spec: traindeck train DIR/spec.toml",
+                hint=f"Start a new run with the same spec: traindeck train {self._run.spec}",
             )
         self._recorder = Recorder(self._run, plan.layout)
         return self._prepare() or self._train(plan)
@@ -134,6 +134,7 @@ class Supervisor:
         environment = process_environment() | training_environment(plan.layout, devices)
         child = self._launch("training", training_command(plan.layout, self._run.path, guard), environment)
         code = self._attend(child, lambda: rank0.exists() and rank0.stat().st_size > before)
+        end_leftovers(self._known.read())  # workers whose launcher was killed may still write a checkpoint
         ended = _ended_since(rank0, launched)
         if ended is not None:
             if code != 0:
@@ -212,11 +213,11 @@ class Supervisor:
             print(f"the supervisor cannot write: {error}", file=sys.stderr, flush=True)
 
 
-def _defect(error: Exception) -> Failure:
+def _defect(run: RunDirectory, error: Exception) -> Failure:
     """How a run ends whose supervisor cannot go on."""
     hint = "This is a defect of Traindeck: the log has the traceback. The last checkpoint is there."
     if isinstance(error, OSError):
-        hint = "Free some space, or see who may write there; then: traindeck resume RUN"
+        hint = f"Free some space, or see who may write there; then: traindeck resume {run.id}"
     return Failure(
         title="The run could not be supervised",
         message=str(error) or type(error).__name__,
