@@ -63,7 +63,7 @@ def test_small_ones_fit_a_laptop(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters", "memory_gib"), [("gpt2-124m", 124_475_904, 16), ("llama-1b", 1_040_254_976, 48)]
+    ("name", "parameters", "memory_gib"), [("gpt2-124m", 124_475_904, 8), ("llama-1b", 1_040_254_976, 32)]
 )
 @pytest.mark.parametrize("gpus", [1, 2, 4, 8])
 def test_large_ones_fit_the_gpus_they_are_made_for(name: str, parameters: int, memory_gib: int, gpus: int) -> None:

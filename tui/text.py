@@ -1,6 +1,7 @@
 """Numbers, times, states and foreign text as people read them; shared by the commands and the screens.
 
-Everything here but the question for Unicode is pure, and all of it takes only the standard library. Unknown is ``None`` and reads ``n/a``.
+Everything but the question for Unicode is pure, and all of it needs the standard library alone. Unknown is
+``None`` and reads ``n/a``.
 """
 
 from __future__ import annotations

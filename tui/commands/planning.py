@@ -18,6 +18,7 @@ from tui.commands.specs import chosen_spec, require_runnable
 from tui.text import (
     human_bytes,
     human_count,
+    human_duration,
     human_fraction,
     human_unit,
     pairs,
@@ -60,13 +61,25 @@ def estimate_text(spec: RunSpec, found: Estimate) -> str:
         ("", f"{shape.layers} layers, width {shape.hidden}, vocabulary {shape.vocabulary:,}"),
         ("data", f"{spec.data.source}, {spec.tokenizer.kind} tokens in sequences of {spec.data.sequence_length}"),
         ("layout", layout_text(found.layout)),
-        ("length", f"{human_count(found.steps)} steps, {human_count(found.tokens_total)} tokens"),
+        ("length", _length(spec, found)),
         ("memory", f"{human_bytes(memory.total_bytes)} per device: {_parts(memory)}"),
         ("fits", f"{fits}: needs {needed}"),
         ("speed", "n/a (not predicted in this version)"),
         *(("assumed", assumption) for assumption in found.assumptions),
     ]
     return pairs(items)
+
+
+def _length(spec: RunSpec, found: Estimate) -> str:
+    """What ends it: whichever comes first."""
+    limits = []
+    if found.steps is not None:
+        limits.append(f"{found.steps:,} steps ({human_count(found.tokens_total)} tokens)")
+    if spec.budget.max_epochs is not None:
+        limits.append(f"{spec.budget.max_epochs:g} epochs")
+    if spec.budget.max_seconds is not None:
+        limits.append(f"{human_duration(spec.budget.max_seconds)} of training")
+    return " or ".join(limits)
 
 
 def _parts(memory: MemoryEstimate) -> str:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -163,3 +164,16 @@ def test_environment_overrides_stand_between_file_and_flags(call: Callable[..., 
     unbalanced = call("plan", "quickstart", TRAINDECK_SET="name='a")
     assert unbalanced.code == 2
     assert "$TRAINDECK_SET" in unbalanced.err
+
+
+def test_the_guide_names_every_command_and_no_other() -> None:
+    guide = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    section = guide.partition("## Commands")[2].partition("## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    named = {word.strip("`,").split()[0] for row in rows for word in row.split(", ") if not word.strip().isdigit()}
+    assert {name.strip("`") for name in named if not name[0].isdigit()} - {"traindeck"} == set(COMMANDS)
+
+
+def test_the_length_of_a_training_names_every_limit(call: Callable[..., Any]) -> None:
+    sets = ["--set", "budget.max_steps=10", "--set", "budget.max_epochs=2"]
+    assert "10 steps (41.0 K tokens) or 2 epochs or 2 min 30 s of training" in call("plan", "quickstart", *sets).out
