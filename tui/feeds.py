@@ -120,7 +120,8 @@ class RunFeed(Feed):
         self._reported: str | None = None
         self._problem: str | None = None
         self._looked = -LIVENESS_SECONDS
-        self._begun = False
+        self._complete = False
+        """Whether the batch before was the last of what there was; a screen waits for that one with drawing."""
 
     def round(self) -> None:
         """Post what is new, a few megabytes at a time until the present end of the files is reached."""
@@ -137,7 +138,7 @@ class RunFeed(Feed):
         parts: tuple[Part, ...] = ()
         try:
             if not self.run.path.is_dir():
-                problem = "the directory of this run is gone"
+                self._lost = problem = "the directory of this run is gone"
             if self._head is None or self._head.layout is None:
                 head = self._new_head()
             parts = tuple(self._follower.read_blocks())
@@ -146,13 +147,12 @@ class RunFeed(Feed):
         except (OSError, TraindeckError) as error:
             problem = str(error)
         changed = (problem, self._lost) != (self._problem, self._reported)
-        if self._begun and not (parts or log or head or changed):
+        if self._complete and not (parts or log or head or changed):
             return None
-        self._begun = True
         self._problem, self._reported = problem, self._lost
-        complete = problem is not None or not self._follower.more
+        self._complete = problem is not None or not self._follower.more
         return RunBatch(
-            parts=parts, log=log, head=head, lost_because=self._lost, complete=complete, problem=problem
+            parts=parts, log=log, head=head, lost_because=self._lost, complete=self._complete, problem=problem
         )  # fmt: skip
 
     def _new_head(self) -> RunHead | None:

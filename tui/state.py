@@ -212,9 +212,9 @@ class RunView:
         return min(1.0, max(shares)) if shares else None
 
     def eta_seconds(self) -> float | None:
-        """Seconds of training until the first budget is used up, at the recent speed; None if unknown."""
+        """Seconds of training until the first budget is used up, at the recent speed; None unless it is training."""
         begun, speed = self.started, self.tokens_per_second
-        if begun is None or self.state not in LIVE:
+        if begun is None or self.state != "running":
             return None
         left = []
         if begun.max_seconds is not None:

@@ -40,7 +40,7 @@ def device_rows(devices: Sequence[Device], past: History, width: int, height: in
     rows += ranks[: max(0, height - len(rows))]
     if len(rows) > height:
         hidden = len(rows) - height + 1
-        rows = [*rows[: height - 1], [(f"and {hidden} more: 4 twice enlarges", "label")]]
+        rows = [*rows[: height - 1], [(f"and {hidden} more", "label")]]
     return rows
 
 

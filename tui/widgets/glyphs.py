@@ -6,7 +6,6 @@ import locale
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 Drawing = Literal["braille", "block", "ascii"]
@@ -84,7 +83,6 @@ def drawing(environment: Mapping[str, str] | None = None) -> Drawing:
     return "braille"
 
 
-@lru_cache(maxsize=1)
 def glyphs() -> Glyphs:
     """The signs of this terminal."""
     return ASCII if ascii_wanted() else UNICODE
