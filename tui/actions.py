@@ -55,10 +55,12 @@ def _act(place: str, keys: str, name: str, title: str, text: str, **more: bool) 
     return Action(name=name, keys=keys, title=title, help=text, place=place, **more)
 
 
+_SILENT: Final = {"footer": False, "palette": False}
+"""For keys that only move."""
 ACTIONS: Final[tuple[Action, ...]] = (
     _act("runs", "enter", "open", "Open", "Watch the selected run: curves, devices, samples, log"),
-    _act("runs", "enter", "quickstart", "Train the quickstart", "Prepare the quickstart training (while there are no runs)"),
-    _act("runs", "slash", "filter", "Filter", "Show only the runs whose name, state, model or data match what you type"),
+    _act("runs", "enter", "quickstart", "Train the quickstart", "Prepare the quickstart (while there are no runs)"),
+    _act("runs", "slash", "filter", "Filter", "Show only the runs whose name, state, model or data match"),
     _act("runs", "c", "copy", "New from it", "Fill in a new training with the settings of the selected run"),
     _act("runs", "S", "stop", "Stop", "Stop the selected run after it has written a checkpoint (asks)"),
     _act("runs", "R", "resume", "Resume", "Continue the selected run, from its newest checkpoint if it has ended"),
@@ -94,16 +96,19 @@ ACTIONS: Final[tuple[Action, ...]] = (
     _act("monitor", "7", "pane(7)", "Speed", "Focus the chart of the speed", footer=False),
     _act("monitor", "escape", "back", "Back", "Leave an enlarged pane, then the run; it goes on", footer=False,
          palette=False),
-    _act("list", "up,k", "move(-1)", "Up", "The line above", footer=False, palette=False),
-    _act("list", "down,j", "move(1)", "Down", "The line below", footer=False, palette=False),
-    _act("list", "pageup,ctrl+b", "page(-1)", "Page up", "A page up", footer=False, palette=False),
-    _act("list", "pagedown,ctrl+f", "page(1)", "Page down", "A page down", footer=False, palette=False),
-    _act("list", "home,g", "first", "First", "The first line", footer=False, palette=False),
-    _act("list", "end,G", "last", "Last", "The last line", footer=False, palette=False),
-    _act("form", "up", "step(-1)", "Previous field", "The field above", footer=False, palette=False),
-    _act("form", "down", "step(1)", "Next field", "The field below (enter and tab as well)", footer=False, palette=False),
-    _act("form", "pageup", "jump(-1)", "Section up", "The section above", footer=False, palette=False),
-    _act("form", "pagedown", "jump(1)", "Section down", "The section below", footer=False, palette=False),
+    _act("list", "up,k", "move(-1)", "Up", "The line above", **_SILENT),
+    _act("list", "down,j", "move(1)", "Down", "The line below", **_SILENT),
+    _act("list", "pageup,ctrl+b", "page(-1)", "Page up", "A page up", **_SILENT),
+    _act("list", "pagedown,ctrl+f", "page(1)", "Page down", "A page down", **_SILENT),
+    _act("list", "home,g", "first", "First", "The first line", **_SILENT),
+    _act("list", "end,G", "last", "Last", "The last line", **_SILENT),
+    # Before the focused field sees them, so that what is typed right after them goes to the next field.
+    _act("form", "tab", "app.focus_next", "Next", "The next field, then the start", **_SILENT, priority=True),
+    _act("form", "shift+tab", "app.focus_previous", "Before", "The field before", **_SILENT, priority=True),
+    _act("form", "up", "step(-1)", "Previous field", "The field above", **_SILENT),
+    _act("form", "down", "step(1)", "Next field", "The field below (or enter)", **_SILENT),
+    _act("form", "pageup", "jump(-1)", "Section up", "The section above", **_SILENT),
+    _act("form", "pagedown", "jump(1)", "Section down", "The section below", **_SILENT),
     _act(ANYWHERE, "r", "app.show('runs')", "Runs", "All trainings, with their state", footer=False),
     _act(ANYWHERE, "n", "app.show('new')", "New", "Set up a new training", footer=False),
     _act(ANYWHERE, "p", "app.show('profiles')", "Profiles", "Settings by name: shipped ones and yours", footer=False),

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from textual import work
 from textual.app import App
 from textual.reactive import reactive
 from textual.screen import Screen
@@ -50,7 +49,7 @@ class TraindeckApp(App[None]):
 
     TITLE = "Traindeck"
     CSS_PATH = "app.tcss"
-    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-narrow"), (100, "-wide")]
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012 - as Textual declares it
     BINDINGS = bindings(ANYWHERE)
     MODES: ClassVar[dict[str, Any]] = {"runs": RunsScreen, "new": _new, "profiles": _profiles, "devices": _devices}
     DEFAULT_MODE = "runs"
@@ -62,12 +61,14 @@ class TraindeckApp(App[None]):
     machine_summary: reactive[str] = reactive("")
 
     def __init__(
-        self, open_run: Path | None = None, profile: str | None = None, *, now: Callable[[], float] = time.time
-    ) -> None:
+        self, open_run: Path | None = None, profile: str | None = None, *,
+        machine: Machine | None = None, now: Callable[[], float] = time.time,
+    ) -> None:  # fmt: skip
+        """``machine`` stands for this one, which is then not looked at; ``now`` is the clock that tells ages."""
         super().__init__()
         self._open_run, self._profile = open_run, profile
+        self._given_machine = machine
         self.now = now
-        """The clock by which ages are told; tests stop it."""
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = DARK.name
@@ -94,7 +95,7 @@ class TraindeckApp(App[None]):
         while len(self.screen_stack) > 1:
             self.pop_screen()
 
-    def action_back(self) -> None:
+    async def action_back(self) -> None:
         """Close what is in front; from any other screen go to the runs."""
         if len(self.screen_stack) > 1:
             self.pop_screen()
@@ -139,6 +140,10 @@ class TraindeckApp(App[None]):
     # ------------------------------------------------------------------ background
 
     def look_at_machine(self) -> None:
+        """Read the devices again, in a thread."""
+        if self._given_machine is not None:
+            self._see_machine(self._given_machine)
+            return
         from engine.hardware.detect import detect
 
         self.in_background(detect, self._see_machine, group="machine")
@@ -154,18 +159,16 @@ class TraindeckApp(App[None]):
         failed: Callable[[BaseException], None] | None = None,
     ) -> None:  # fmt: skip
         """Run ``job`` in a thread, then ``done`` with its result here; an error goes to ``failed``, else a dialog."""
-        self._work(job, done, failed or self.fail, group)
 
-    @work(thread=True, exit_on_error=False)
-    def _work(
-        self, job: Callable[[], T], done: Callable[[T], None], failed: Callable[[BaseException], None], group: str
-    ) -> None:
-        try:
-            result = job()
-        except Exception as error:  # whatever it is, a person is told; the app and the trainings go on
-            self.call_from_thread(failed, error)
-        else:
-            self.call_from_thread(done, result)
+        def work() -> None:
+            try:
+                result = job()
+            except Exception as error:  # whatever it is, a person is told; the app and the trainings go on
+                self.call_from_thread(failed or self.fail, error)
+            else:
+                self.call_from_thread(done, result)
+
+        self.run_worker(work, thread=True, group=group, exit_on_error=False)
 
     def fail(self, error: BaseException) -> None:
         """Show an error with a text that can be copied."""

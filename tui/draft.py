@@ -5,6 +5,7 @@ No Textual import: the form shows what is here.
 
 from __future__ import annotations
 
+import math
 import shlex
 import tomllib
 from collections.abc import Mapping
@@ -61,7 +62,7 @@ def read_text(item: Field, text: str) -> object | Problem:
     if number is None:
         return Problem(field=item.name, message=f"{text!r} is not a number")
     if item.kind == "integer":
-        if number != number or number in (float("inf"), float("-inf")) or number != int(number):
+        if not math.isfinite(number) or number != int(number):
             return Problem(field=item.name, message=f"{text!r} is not a whole number")
         return int(number)
     return float(number)
@@ -171,4 +172,3 @@ def _stays_text(text: str) -> bool:
 def _toml(value: object) -> str:
     mapping: Mapping[str, object] = {"value": value}
     return tomli_w.dumps(mapping).strip().removeprefix("value = ")
-

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
@@ -40,7 +40,7 @@ class ActionProvider(Provider):
         key = f"  ({key_text(action.keys.split(',')[0])})" if action.keys else ""
         return action.title + key
 
-    def _runner(self, action: Action):  # noqa: ANN202
+    def _runner(self, action: Action) -> Callable[[], Awaitable[None]]:
         screen = self.screen
 
         async def run() -> None:

@@ -15,6 +15,7 @@ from textual.widgets import Button, Input, Static
 
 from engine.contract.errors import TraindeckError
 from tui.text import printable
+from tui.widgets.line import Line
 from tui.widgets.table import Cell, Column, Row, Table
 
 
@@ -33,7 +34,7 @@ class Confirm(ModalScreen[bool]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
-            dialog.border_title = printable(self._title, newlines=False).replace("[", "\\[")
+            dialog.border_title = title_text(self._title)
             yield Static(printable(self._text), markup=False)
             with Horizontal(classes="answers"):
                 yield Button(f"{self._no} (n)", id="no", compact=True)
@@ -65,9 +66,9 @@ class AskText(ModalScreen[str | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
-            dialog.border_title = printable(self._title, newlines=False).replace("[", "\\[")
+            dialog.border_title = title_text(self._title)
             yield Static(printable(self._text), markup=False)
-            yield Input(self._value, suggester=self._suggester, compact=True)
+            yield Line(self._value, suggester=self._suggester, compact=True)
             yield Static("", id="problem", markup=False)
             yield Static("enter  accept    esc  cancel", classes="hint", markup=False)
 
@@ -106,8 +107,8 @@ class Choose(ModalScreen[str | None]):
         words = max((len(word) for _, word, _ in self._options), default=4)
         details = max((len(detail) for _, _, detail in self._options), default=0)
         with Vertical(classes="dialog") as dialog:
-            dialog.border_title = printable(self._title, newlines=False).replace("[", "\\[")
-            yield Input(placeholder="type to find", compact=True)
+            dialog.border_title = title_text(self._title)
+            yield Line(placeholder="type to find", compact=True)
             yield Table(
                 [Column(title="", width=min(28, words)), Column(title="", width=min(40, details), flexible=True)]
             )
@@ -168,7 +169,7 @@ class ErrorDialog(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog error") as dialog:
-            dialog.border_title = self._title.replace("[", "\\[")
+            dialog.border_title = title_text(self._title)
             with VerticalScroll(can_focus=False):
                 yield Static(self._message, markup=False)
             if self._hint:
@@ -192,3 +193,8 @@ def error_dialog(error: BaseException) -> ErrorDialog:
         f"{type(error).__name__}: {error}",
         "This is a defect. Trainings that run are not affected; `traindeck doctor` collects what a report needs.",
     )
+
+
+def title_text(text: str) -> str:
+    """``text`` for the title in a border, where Textual would read markup."""
+    return printable(text, newlines=False).replace("[", "\\[")

@@ -97,7 +97,9 @@ class NewScreen(DeckScreen):
         self._loaded = True
         if self._draft.changed:
             question = Confirm(
-                "Replace what you typed?", f"The form has changes that are not saved. Fill it in from {origin}?", "Replace"
+                "Replace what you typed?",
+                f"The form has changes that are not saved. Fill it in from {origin}?",
+                "Replace",
             )
             self.app.push_screen(question, lambda yes: self._fill(spec, origin, ready) if yes else None)
         else:

@@ -142,5 +142,3 @@ class Form(VerticalScroll, can_focus=False, inherit_bindings=False):
 
 def _heading_id(heading: str) -> str:
     return "heading-" + heading.lower()
-
-

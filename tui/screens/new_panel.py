@@ -148,7 +148,12 @@ def _memory_lines(verdict: Verdict, found: Estimate, width: int) -> list[Content
     if available:
         lines.append(Content.assemble(" " * LABEL, bar(needed / available, min(BAR, width - LABEL))))
     if found.layout.world_size > 1:
-        lines += _fact("", f"{human_bytes(memory.total_bytes)} for each of {found.layout.world_size} processes", width, "$secondary")
+        lines += _fact(
+            "",
+            f"{human_bytes(memory.total_bytes)} for each of {found.layout.world_size} processes",
+            width,
+            "$secondary",
+        )
     place = "" if found.where == "this machine" else f" on {found.where}"
     free = f"{human_bytes(available)} free{place}"
     marks = ("+", "!", "?") if wants_ascii() else ("✔", "✘", "?")

@@ -1,6 +1,5 @@
 """Settings by name: the shipped ones and one's own, with what each of them says."""
 
-# ruff: noqa: PLC0415 (what only an action needs is imported by the action)
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -18,10 +17,11 @@ from engine.contract.errors import ProfileError
 from engine.contract.specfile import dump_spec, read_spec
 from engine.runs import profiles as store
 from tui.actions import bindings
-from tui.screens.dialogs import AskText, Confirm
+from tui.screens.dialogs import AskText, Confirm, title_text
 from tui.screens.frame import DeckScreen
 from tui.text import printable
 from tui.widgets.field import PathSuggester
+from tui.widgets.line import Line
 from tui.widgets.table import Cell, Column, Row, Table
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class ProfilesScreen(DeckScreen):
         return cast("TraindeckApp", self.app)
 
     def compose_body(self) -> ComposeResult:
-        yield Input(placeholder="name or description", id="filter", compact=True)
+        yield Line(placeholder="name or description", id="filter", compact=True)
         yield Table(COLUMNS, id="profiles")
         with Vertical(id="preview"), VerticalScroll(can_focus=False):
             yield Static("", id="toml", markup=False)
@@ -66,7 +66,7 @@ class ProfilesScreen(DeckScreen):
 
     def reload(self, select: str | None = None) -> None:
         """Read all profiles again in a thread."""
-        self.deck.in_background(store.list_profiles, lambda found: self._show(found, select), group="profiles")
+        self.deck.in_background(store.list_profiles, lambda found: self._show(found, select))
 
     def _show(self, profiles: list[Profile], select: str | None) -> None:
         self._profiles = profiles
@@ -105,7 +105,7 @@ class ProfilesScreen(DeckScreen):
                 text = f"# {profile.problem}\n{text}"
         self.query_one("#toml", Static).update(printable(text))
         self.query_one("#preview VerticalScroll", VerticalScroll).scroll_home(animate=False)
-        self.query_one("#preview").border_title = printable(profile.name, newlines=False).replace("[", "\\[") if profile else ""
+        self.query_one("#preview").border_title = title_text(profile.name) if profile else ""
         self.refresh_bindings()
 
     # ------------------------------------------------------------------ filter
@@ -140,10 +140,7 @@ class ProfilesScreen(DeckScreen):
             return False
         if action == "unfilter":
             return bool(self._words) or self.query_one("#filter").display
-        profile = self.selected
-        if profile is None:
-            return False
-        return True
+        return self.selected is not None
 
     def action_open(self) -> None:
         if (profile := self._sound()) is not None and profile.spec is not None:

@@ -24,6 +24,7 @@ from tui.screens.frame import DeckScreen
 from tui.screens.runs_rows import COLUMNS, row_of
 from tui.summary import data_summary, layout_summary, model_summary
 from tui.text import human_duration, human_number, human_time, printable
+from tui.widgets.line import Line
 from tui.widgets.table import Table
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class RunsScreen(DeckScreen):
         return cast("TraindeckApp", self.app)
 
     def compose_body(self) -> ComposeResult:
-        yield Input(placeholder="name, state, model or data", id="filter", compact=True)
+        yield Line(placeholder="name, state, model or data", id="filter", compact=True)
         yield Table(COLUMNS, id="runs")
         yield Static("", id="welcome", markup=False)
         yield Static("", id="about", markup=False)

@@ -24,6 +24,7 @@ from tui.fields import Field
 from tui.text import fit, printable, wrap
 from tui.theme import wants_ascii
 from tui.widgets.choice import Choice
+from tui.widgets.line import Line
 
 if TYPE_CHECKING:
     from textual.app import RenderResult
@@ -114,7 +115,7 @@ class FieldRow(Widget):
                 suggester = PathSuggester((STDLIB,))
             elif self.field.name == "tokenizer.file":
                 suggester = PathSuggester()
-            yield Input(
+            yield Line(
                 self._text,
                 placeholder=_placeholder(self.field),
                 suggester=suggester,
@@ -182,9 +183,9 @@ class FieldRow(Widget):
             "✘" if self.problem else "▌" if self.here else " "
         )  # fmt: skip
         label = fit(f"{mark} {self.field.label}", LABEL_WIDTH - 1, ascii_only=wants_ascii())
-        parts: list[Content] = [Content.styled(label, self.get_visual_style(style))]  # type: ignore[arg-type]
-        for line in self._problem_lines():
-            parts.append(Content.styled(f"\n    {line}", self.get_visual_style("field--problem")))  # type: ignore[arg-type]
+        bad = self.get_visual_style("field--problem")
+        parts = [Content.styled(label, self.get_visual_style(style))]
+        parts += [Content.styled(f"\n    {line}", bad) for line in self._problem_lines()]
         return Content("").join(parts)
 
 
@@ -219,5 +220,3 @@ _PLACEHOLDERS: dict[str, str] = {
 
 def _placeholder(field: Field) -> str:
     return _PLACEHOLDERS.get(field.name, "auto") if field.optional else ""
-
-

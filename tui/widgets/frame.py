@@ -98,7 +98,9 @@ class KeyBar(Widget):
     def _shown(self) -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
         """``(key, title, action)`` of this screen, and of every screen."""
         common = {action.name for action in actions_of(ANYWHERE)}
-        local, everywhere, seen = [], [], set()
+        local: list[tuple[str, str, str]] = []
+        everywhere: list[tuple[str, str, str]] = []
+        seen: set[str] = set()
         for active in self.screen.active_bindings.values():
             binding = active.binding
             if not binding.show or not active.enabled or binding.action in seen:

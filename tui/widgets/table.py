@@ -195,9 +195,7 @@ class Table(ScrollView, can_focus=True):
         while needed() > width and any(self._columns[index].rank for index in kept):
             kept.remove(max(kept, key=lambda index: self._columns[index].rank))
         spare = max(0, width - needed())
-        return [
-            (index, self._columns[index].width + (spare if self._columns[index].flexible else 0)) for index in kept
-        ]
+        return [(index, self._columns[index].width + (spare if self._columns[index].flexible else 0)) for index in kept]
 
     def render_line(self, y: int) -> Strip:
         width = self.size.width
