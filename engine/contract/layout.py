@@ -55,7 +55,9 @@ def batch_of(optim: OptimSpec, layout: LayoutSpec, data_ranks: int) -> tuple[int
     micro, steps, batch = layout.micro_batch, layout.accumulation, optim.batch_size
     if batch is None and (micro is not None or steps is not None):
         return micro or 1, steps or 1
-    batch = DEFAULT_BATCH_SIZE if batch is None else batch
+    if batch is None:
+        # Nothing was asked for, so nothing may be refused: three devices take 30 sequences.
+        batch = max(DEFAULT_BATCH_SIZE - DEFAULT_BATCH_SIZE % data_ranks, data_ranks)
     if batch % data_ranks:
         lower = max(batch - batch % data_ranks, data_ranks)
         return Problem(

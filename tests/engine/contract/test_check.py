@@ -159,6 +159,14 @@ def test_layouts_that_the_machine_cannot_run(machine: Machine, overrides: list[s
     assert text in found[0].message
 
 
+@pytest.mark.parametrize("devices", range(1, 65))
+def test_the_default_batch_divides_among_any_number_of_devices(devices: int) -> None:
+    machine = Machine(host="h", devices=(Device(index=0, kind="cpu", slots=64),), cpu_cores=64)
+    layout = layout_of(machine, f"layout.devices={devices}")
+    assert layout.world_size == devices
+    assert 0 < layout.batch_size <= max(32, devices)
+
+
 def test_batch_follows_from_micro_batch_and_accumulation() -> None:
     layout = layout_of(CPU, "layout.devices=2", "layout.micro_batch=3", "layout.accumulation=4")
     assert layout.batch_size == 24
