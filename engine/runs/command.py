@@ -15,6 +15,9 @@ from engine.runs.home import VARIABLE, home
 PYTHON = "-P"
 """Keeps Python from importing what lies in the working directory, such as a folder called ``engine``."""
 
+SCRATCH = "torchrun"
+"""Folder in the run's directory for what torchrun would otherwise leave in the system's temporary folder."""
+
 
 def data_command(directory: Path) -> list[str]:
     """What prepares the data of a run."""
@@ -30,7 +33,8 @@ def training_command(layout: Layout, directory: Path | str = "DIR", guard: Seque
         sys.executable, PYTHON, "-m", "torch.distributed.run",
         "--nnodes", "1", "--nproc-per-node", str(layout.world_size),
         "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--max-restarts", "0",
-        "--no-python", *guard, sys.executable, PYTHON, "-m", "engine.training", "--run-dir", str(directory),
+        "--log-dir", f"{directory}/{SCRATCH}", "--no-python",
+        *guard, sys.executable, PYTHON, "-m", "engine.training", "--run-dir", str(directory),
     ]  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from engine.contract.rundir import Command, RunDirectory
 from engine.contract.states import RunStateName
 from engine.hardware.host import host_name, identity
 from engine.runs.child import Child
-from engine.runs.command import data_command, process_environment, training_command, training_environment
+from engine.runs.command import SCRATCH, data_command, process_environment, training_command, training_environment
 from engine.runs.detach import How, warning
 from engine.runs.durable import write_durably
 from engine.runs.failure import Attempt, explain_data, explain_training
@@ -89,6 +89,7 @@ class Supervisor:
         if self._recorder is not None:
             self._recorder.close()
         end_leftovers(self._known.read())
+        shutil.rmtree(self._run.path / SCRATCH, ignore_errors=True)
         if isinstance(ending, str):
             self._enter("finished", ending)
         else:
@@ -138,7 +139,9 @@ class Supervisor:
         ended = _ended_since(rank0, launched)
         if ended is not None:
             if code != 0:
-                message = f"the training had ended when its processes failed (exit code {code}); see the log"
+                asked = self._stop is not None or ended.reason != "stopped"
+                why = "the training had ended as planned" if asked else "nobody asked the run to stop"
+                message = f"{why}, and its processes ended with exit code {code}: see the log"
                 self._reporter.say(Notice(level="warning", message=message))
             return ended.reason
         if self._stop is None:

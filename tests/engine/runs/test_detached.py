@@ -9,13 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
 from engine.contract.errors import RunError
-from engine.contract.events import DevicesFound, Event, Failure, Launched, Started, State, Telemetry
+from engine.contract.events import Detached, DevicesFound, Event, Failure, Launched, Started, State, Telemetry
 from engine.contract.journal import EventReader
 from engine.contract.rundir import RunDirectory, complete_checkpoints
 from engine.contract.spec import (
@@ -173,6 +174,7 @@ def test_a_run_outlives_its_terminal_and_does_what_it_is_asked(small: NewRun, tm
     seconds = (samples[-1].time - samples[1].time) / (len(samples) - 2)
     assert all(isinstance(event, Telemetry) for event in samples[1:])
     assert 0.8 < seconds < 1.6, f"a sample every {seconds:.2f} s"
+    assert not (run.path / "torchrun").exists()
     delete_run(run)
     assert not run.path.exists()
 
@@ -243,6 +245,22 @@ def test_a_run_is_stopped_before_it_trains(small: NewRun) -> None:
     assert until_state(run, "finished") == "stopped before training"
     assert [event.state for event in events_of(run) if isinstance(event, State)] == ["starting", "stopping", "finished"]
     assert not [who for who in Known(run).read() if is_alive(who)]
+
+
+def test_of_two_starts_at_once_one_is_refused(small: NewRun) -> None:
+    run = small(lines=300_000)
+    with ThreadPoolExecutor(2) as pool:
+        errors = [error for error in pool.map(lambda _: _error_of(lambda: start(run)), range(2)) if error]
+    assert ["already running" in str(error) for error in errors] == [True]
+    assert len([event for event in events_of(run) if isinstance(event, Detached)]) == 1
+
+
+def _error_of(attempt: Callable[[], None]) -> RunError | None:
+    try:
+        attempt()
+    except RunError as error:
+        return error
+    return None
 
 
 def test_a_run_without_its_plan_fails_and_says_so(small: NewRun) -> None:
