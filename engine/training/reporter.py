@@ -46,9 +46,8 @@ class Reporter:
             if self._journal is None:
                 self._journal = Journal(self._path)
             if self._lost:
-                self._journal.write(
-                    Notice(level="error", step=self.step, message=f"{self._lost} events were lost: the disk was full")
-                )
+                message = f"{self._lost} events were lost: they could not be written (was the disk full?)"
+                self._journal.write(Notice(level="error", step=self.step, message=message))
                 self._lost = 0
             self._journal.write(event)
         except OSError as error:

@@ -60,14 +60,14 @@ def test_one_process_obeys_requests(make_run, events_of, start_worker, until, as
     begin = time.monotonic()
     assert not ask(run, "pause").accepted
     assert ask(run, "checkpoint").accepted
-    until(lambda: time.monotonic() > begin + 1)
+    until(lambda: time.monotonic() > begin + 2)
     assert events_of(run, Train)[-1].step == paused_at.step
     assert ask(run, "resume").accepted
     until(lambda: events_of(run, Train)[-1].step > paused_at.step)
     pause_seconds = time.monotonic() - begin
     went_on = next(event for event in events_of(run, Train) if event.step > paused_at.step)
-    assert went_on.elapsed_seconds - paused_at.elapsed_seconds < pause_seconds - 0.9
-    assert went_on.step_seconds < 0.9
+    assert went_on.elapsed_seconds - paused_at.elapsed_seconds < pause_seconds - 1.5
+    assert went_on.step_seconds < 1.5
 
     # Two requests at once are both answered; the second comes too late or is granted with the first.
     assert ask(run, "stop").accepted
@@ -96,7 +96,9 @@ def test_two_ranks_train_as_one_process_and_end_together(
     launcher.wait(60)
 
     assert states(events_of, double) == ["running", "pausing", "paused", "running", "stopping"]
+    assert events_of(double, State)[-1].reason == "asked by a signal"
     assert events_of(double, Ended)[0].reason == "stopped"
+    assert events_of(double, Checkpoint)[-1].step == events_of(double, Train)[-1].step
     (started,) = events_of(double, Started)
     assert (started.world_size, started.micro_batch, started.batch_size) == (2, 4, 8)
     alone = {event.step: event.loss for event in events_of(single, Train) if event.step <= 50}
@@ -113,23 +115,6 @@ def test_two_ranks_train_as_one_process_and_end_together(
     train(open_session(double))
     assert [event.step for event in events_of(double, Train)][-5:] == list(range(last + 1, last + 6))
     assert events_of(double, Train)[-1].samples == (last + 5) * 8
-
-
-@pytest.mark.slow
-def test_a_signal_saves_and_ends_the_training(make_run, events_of, start_worker, until):
-    run = make_run(*ENDLESS)
-    process = start_worker(run)
-    until(lambda: events_of(run, Train))
-
-    second = start_worker(run)
-    assert second.wait(60) == 1
-    assert "being trained already" in msgspec.json.decode((run.errors / "rank0.json").read_bytes())["title"]
-
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 0
-    assert events_of(run, Ended)[0].reason == "stopped"
-    assert events_of(run, State)[-1].reason == "asked by a signal"
-    assert events_of(run, Checkpoint)[-1].step == events_of(run, Train)[-1].step
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import time
@@ -10,6 +11,7 @@ import msgspec
 import pytest
 import torch
 
+from engine.contract.errors import RunError
 from engine.contract.events import CommandDone, Launched, Notice, State
 from engine.contract.journal import Journal
 from engine.contract.rundir import Command
@@ -18,6 +20,7 @@ from engine.training.failure import TrainingError, describe
 from engine.training.health import LARGEST_STREAK, LossWatch
 from engine.training.loop import step_seed
 from engine.training.reporter import Clock, Reporter
+from engine.training.worker import take_lock, work
 
 
 class Watch:
@@ -157,3 +160,18 @@ def test_each_step_and_rank_draws_its_own_random_numbers():
     seeds = {step_seed(seed, step, rank) for seed in range(3) for step in range(20) for rank in range(4)}
     assert len(seeds) == 3 * 20 * 4
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(make_run):
+    run = make_run()
+    handle = take_lock(run)
+    with pytest.raises(RunError, match="being trained already"):
+        take_lock(run)
+    os.close(handle)
+    os.close(take_lock(run))
+
+
+def test_a_directory_that_is_no_run_is_refused(tmp_path, capsys):
+    assert work(tmp_path, time.time()) == 1
+    assert "Not a run" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
