@@ -4,7 +4,7 @@ A worker dies with the node that started it, so :func:`start` gives it to the ap
 stops it when it goes away. A feed posts nothing while nothing changes.
 """
 
-# ruff: noqa: PLC0415 (psutil and the readers of devices are loaded in the thread, after the first paint)
+# ruff: noqa: PLC0415 (what reads devices and runs is loaded after the first paint, which needs none of it)
 from __future__ import annotations
 
 import time
@@ -18,7 +18,6 @@ from textual.message import Message
 from engine.contract.errors import TraindeckError
 from engine.contract.machine import Machine
 from engine.contract.rundir import RunDirectory
-from tui.follow import LogTail, Part, RunFollower, RunHead, read_head
 
 if TYPE_CHECKING:
     from textual.app import App
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from textual.worker import Worker
 
     from engine.runs.status import RunStatus
+    from tui.follow import Part, RunHead
 
 RUN_SECONDS = 0.22
 """Between two looks at the files of a run: four to five a second."""
@@ -111,6 +111,8 @@ class RunFeed(Feed):
     seconds = RUN_SECONDS
 
     def __init__(self, target: MessagePump, run: RunDirectory) -> None:
+        from tui.follow import LogTail, RunFollower
+
         super().__init__(target)
         self.run = run
         self._follower = RunFollower(run)
@@ -156,6 +158,8 @@ class RunFeed(Feed):
         )  # fmt: skip
 
     def _new_head(self) -> RunHead | None:
+        from tui.follow import read_head
+
         head = read_head(self.run)
         if head == self._head:
             return None

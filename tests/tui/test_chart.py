@@ -1,5 +1,6 @@
 """Painted panes and the chart: what is redrawn, and what is not."""
 
+import re
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from textual.geometry import Region
 
 from tests.tui.looking import shown
 from tests.tui.recorded import started, train, validation
+from tui.narrow import NarrowUpdate, narrow
 from tui.state import RunView
 from tui.widgets.chart import Chart
 from tui.widgets.glyphs import glyphs
@@ -167,3 +169,42 @@ def test_changed_spans_are_exact_and_near_ones_are_joined() -> None:
 def test_rows_are_cut_at_cells() -> None:
     assert fit_row([("汉字汉字", "a")], 5) == [("汉字 ", "a")]
     assert row_width(fit_row([("ab", "")], 7)) == 7
+
+
+def applied(lines: list[str], written: str) -> list[str]:
+    """``lines`` after a terminal took in ``written``: cursor movements, colours and narrow characters."""
+    grid = [list(line) for line in lines]
+    row = column = 0
+    for part in re.split(r"(\x1b\[[0-9;]*[A-Za-z])", written):
+        if part.endswith("H") and part.startswith("\x1b["):
+            row, column = (int(number) - 1 for number in part[2:-1].split(";"))
+        elif not part.startswith("\x1b"):
+            for sign in part:
+                grid[row][column] = sign
+                column += 1
+    return ["".join(line) for line in grid]
+
+
+async def test_what_is_sent_for_a_change_makes_the_old_screen_the_new_one() -> None:
+    view = filled(520)
+    app = Harness(view)
+    async with app.run_test(size=(80, 20)) as pilot:
+        await pilot.pause()
+        narrow(app.screen)
+        compositor = app.screen._compositor
+        compositor.reflow(app.screen, app.size)
+        compositor.render_full_update()
+        app.query_one(Chart)._exchange_repaint_regions()  # what opening the app asked for is on the screen by now
+        before = shown(app)
+        for step in range(521, 560):
+            view.apply(train(step))
+        view.apply(validation(559))
+        chart = app.query_one(Chart)
+        chart.repaint()
+        compositor.update_widgets({chart})
+        update = compositor.render_partial_update()
+        assert isinstance(update, NarrowUpdate)
+        written = update.render_segments(app.console)
+        assert shown(app) != before
+        assert applied(before, written) == shown(app)
+        assert len(re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", written)) < 300

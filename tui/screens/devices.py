@@ -13,6 +13,7 @@ from textual.binding import BindingType
 from engine.contract.machine import Machine
 from tui import feeds
 from tui.actions import bindings
+from tui.narrow import narrow
 from tui.screens.frame import DeckScreen
 from tui.series import NAN
 from tui.state import HISTORY, DeviceKey
@@ -61,7 +62,11 @@ class DevicesScreen(DeckScreen):
 
     PLACE = "devices"
     BINDINGS: ClassVar[list[BindingType]] = bindings("devices")
-    _feed: feeds.DevicesFeed | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        narrow(self)
+        self._feed: feeds.DevicesFeed | None = None
 
     def compose_body(self) -> ComposeResult:
         yield DeviceTable(id="all-devices")

@@ -16,6 +16,7 @@ from engine.contract.rundir import RunDirectory
 from engine.contract.states import ENDED, TAKES, Action
 from tui import feeds
 from tui.actions import bindings
+from tui.narrow import narrow
 from tui.screens.frame import DeckScreen
 from tui.series import X_NAMES, Derived, Series
 from tui.state import RunView
@@ -73,6 +74,7 @@ class MonitorScreen(DeckScreen):
 
     def __init__(self, run: RunDirectory) -> None:
         super().__init__()
+        narrow(self)
         self.run = run
         self.view = RunView()
         self.loaded = False
