@@ -23,7 +23,11 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._now = now
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        self._seq = self._mend()
+        try:
+            self._seq = self._mend()
+        except OSError:
+            self.close()
+            raise
 
     def _mend(self) -> int:
         size = os.fstat(self._file).st_size

@@ -46,6 +46,8 @@ class Reporter:
             if self._journal is None:
                 self._journal = Journal(self._path)
             if self._lost:
+                self._journal.close()
+                self._journal = Journal(self._path)  # ends the line that was cut short
                 message = f"{self._lost} events were lost: they could not be written (was the disk full?)"
                 self._journal.write(Notice(level="error", step=self.step, message=message))
                 self._lost = 0
