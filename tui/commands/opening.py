@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
 from pathlib import Path
 
@@ -28,6 +27,8 @@ def open_app(run: Path | None = None) -> None:
 
 def installed_version(package: str) -> str | None:
     """The version of an installed package, without importing it; None if it is not installed."""
+    import importlib.metadata  # noqa: PLC0415 - costs the first paint of the app more than this whole module
+
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

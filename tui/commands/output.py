@@ -6,10 +6,11 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import msgspec
-import typer
 
 from engine.contract.errors import ProfileError, SpecError, TraindeckError
 from tui.text import printable
@@ -42,6 +43,30 @@ def say(text: str = "") -> None:
 def note(text: str = "") -> None:
     """Print on standard error what is not the result."""
     print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def reporting(*, as_json: bool) -> Iterator[None]:
+    """Whatever goes wrong inside is shown as a message and ends the process with its exit code.
+
+    A traceback appears only for a defect, and only where ``TRAINDECK_DEBUG`` asks for it.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        close_quietly()
+        raise SystemExit(PIPE_CLOSED) from None
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+    except TraindeckError as error:
+        raise SystemExit(report(error, as_json=as_json)) from None
+    except OSError as error:
+        raise SystemExit(report(of_system(error), as_json=as_json)) from None
+    except Exception as error:
+        # Typer's own exceptions are wrong usage and ordinary ends: it shows them itself.
+        if type(error).__module__.partition(".")[0] in {"typer", "click"} or os.environ.get("TRAINDECK_DEBUG"):
+            raise
+        raise SystemExit(report(of_defect(error), as_json=as_json)) from None
 
 
 def report(error: TraindeckError, *, as_json: bool) -> int:
@@ -107,4 +132,6 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not in_terminal():
         raise TraindeckError("Nobody can be asked here", question, "Add --yes.")
+    import typer  # noqa: PLC0415 - opening the app needs this module and not typer
+
     typer.confirm(question, abort=True)

@@ -20,7 +20,7 @@ from engine.contract.machine import Device, Machine
 from engine.contract.rundir import RunDirectory
 from engine.contract.spec import BudgetSpec, RunSpec
 from engine.runs.create import create_run
-from tui.cli import app
+from tui.cli_commands import app
 
 COMMAND = [sys.executable, "-P", "-m", "tui.cli"]
 MACHINE = Machine(host="here", devices=(Device(index=0, kind="cpu", slots=4),), cpu_cores=4)

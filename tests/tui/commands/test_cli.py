@@ -177,3 +177,9 @@ def test_the_guide_names_every_command_and_no_other() -> None:
 def test_the_length_of_a_training_names_every_limit(call: Callable[..., Any]) -> None:
     sets = ["--set", "budget.max_steps=10", "--set", "budget.max_epochs=2"]
     assert "10 steps (20.5 K tokens) or 2 epochs or 2 min 30 s of training" in call("plan", "quickstart", *sets).out
+
+
+def test_opening_the_app_does_not_pay_for_the_commands() -> None:
+    probe = "import sys, tui.cli, tui.commands.opening, tui.commands.output; print('typer' in sys.modules)"
+    done = subprocess.run([sys.executable, "-P", "-c", probe], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "False\n"
