@@ -200,16 +200,23 @@ class RunView:
 
     def done_fraction(self) -> float | None:
         """How much of the budget that ends first is used, 0 to 1; None without a budget."""
+        return self._nearest_budget()[0]
+
+    def budget_word(self) -> str:
+        """Which budget that is: ``steps``, ``tokens`` or ``time``; empty without one."""
+        return self._nearest_budget()[1]
+
+    def _nearest_budget(self) -> tuple[float | None, str]:
         begun = self.started
         if begun is None:
-            return None
-        pairs = [
-            (self.step, begun.max_steps),
-            (self.tokens, begun.max_tokens),
-            (self.elapsed_seconds or 0.0, begun.max_seconds),
+            return None, ""
+        budgets = [
+            (self.step, begun.max_steps, "steps"),
+            (self.tokens, begun.max_tokens, "tokens"),
+            (self.elapsed_seconds or 0.0, begun.max_seconds, "time"),
         ]
-        shares = [done / most for done, most in pairs if most]
-        return min(1.0, max(shares)) if shares else None
+        shares = [(min(1.0, done / most), word) for done, most, word in budgets if most]
+        return max(shares, key=lambda share: share[0], default=(None, ""))
 
     def eta_seconds(self) -> float | None:
         """Seconds of training until the first budget is used up, at the recent speed; None unless it is training."""

@@ -66,8 +66,9 @@ class RunHeader(RunPane):
             return [(f" {reason}" if reason else " preparing" if view.is_preparing else "", "label")]
         fraction = view.done_fraction()
         eta = view.eta_seconds()
+        of = f" of the {word}" if (word := view.budget_word()) in {"tokens", "time"} else ""
         if view.is_live:
-            tail: Row = [("  ", ""), (human_fraction(fraction), "value"), ("   ETA ", "label")]
+            tail: Row = [("  ", ""), (human_fraction(fraction), "value"), (f"{of}   ETA ", "label")]
             tail += [(human_duration(eta), "strong" if eta is not None else "label"), (" ", "")]
         else:
             reason = printable(view.reason or (view.ended.reason if view.ended else ""), newlines=False)
@@ -181,12 +182,12 @@ class Preparation(RunPane):
 
 def _stage(stage: Progress, done: bool, width: int, signs: Glyphs) -> list[Row]:
     what = printable(stage.what, newlines=False)
-    count = human_bytes if stage.unit == "bytes" else human_count
+    count = human_bytes if stage.unit in {"B", "bytes"} else human_count
     total = f" / {count(stage.total)}" if stage.total else ""
     unit = f" {printable(stage.unit, newlines=False)}" if stage.unit and count is human_count else ""
-    counted = f"{count(stage.done)}{total}{unit}"
+    counted = f"{count(stage.done)}{total}{unit}" if stage.done or stage.total else ""
     mark = (f"{signs.done} ", "good") if done else (f"{signs.active} ", "accent")
-    head = spread([mark, (what, "label" if done else "strong")], [("  " + counted, "label")], width)
+    head = spread([mark, (what, "label" if done else "strong")], [(f"  {counted}", "label")], width)
     if done:
         return [head]
     fraction = stage.done / stage.total if stage.total else None
