@@ -30,35 +30,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--force", action="store_true", help="prepare anew what is prepared already")
     options = parser.parse_args(arguments)
-    os.umask(0o077)  # what people train on is nobody else's business
     if options.run_dir is not None:
         return _for_run(RunDirectory(options.run_dir.resolve()))
     return _for_spec(options.spec, options.set, as_json=options.json, force=options.force)
 
 
 def _for_run(run: RunDirectory) -> int:
-    with Journal(run.events_of("data")) as journal:
+    if not run.spec.is_file():
+        print(f"There is no run in {run.path}: it has no {run.spec.name}", file=sys.stderr)
+        return 1
+    try:
+        with Journal(run.events_of("data")) as journal:
+            return _failing(lambda: _prepare_or_reuse(run, journal.write), journal.write)
+    except OSError as error:  # a full disk, say: then stderr is all that is left to tell it to
+        print(f"The events of the run cannot be written: {error}", file=sys.stderr)
+        return 1
 
-        def prepare_or_reuse() -> None:
-            from engine.data.prepare import prepare, ready, require_enough  # noqa: PLC0415 - late: see _failing
 
-            spec = read_spec(run.spec)
-            if run.prepared.exists():
-                try:
-                    prepared = read_prepared(run)
-                except DataError as error:
-                    journal.write(Notice(level="warning", message=f"{error.title}: it is prepared again"))
-                else:
-                    require_enough(spec, prepared.manifest)
-                    journal.write(ready(prepared, cached=True))
-                    return
-            folder = prepare(spec, cache_folder(), journal.write)
-            link = PreparedLink(directory=str(folder), fingerprint=open_prepared(folder).manifest.fingerprint)
-            aside = run.prepared.with_suffix(".json.new")
-            aside.write_bytes(msgspec.json.encode(link) + b"\n")
-            aside.replace(run.prepared)
+def _prepare_or_reuse(run: RunDirectory, report: Callable[[Event], None]) -> None:
+    from engine.data.prepare import prepare, ready, require_enough  # noqa: PLC0415 - late: see _failing
 
-        return _failing(prepare_or_reuse, journal.write)
+    spec = read_spec(run.spec)
+    if run.prepared.exists():
+        try:
+            prepared = read_prepared(run)
+        except DataError as error:
+            report(Notice(level="warning", message=f"{error.title}: it is prepared again"))
+        else:
+            require_enough(spec, prepared.manifest)
+            report(ready(prepared, cached=True))
+            return
+    folder = prepare(spec, cache_folder(), report)
+    link = PreparedLink(directory=str(folder), fingerprint=open_prepared(folder).manifest.fingerprint)
+    aside = run.prepared.with_suffix(".json.new")
+    aside.write_bytes(msgspec.json.encode(link) + b"\n")
+    aside.replace(run.prepared)
 
 
 def _for_spec(file: Path, overrides: Sequence[str], *, as_json: bool, force: bool) -> int:
@@ -134,4 +140,5 @@ def _failing(work: Callable[[], None], report: Callable[[Event], None]) -> int:
 
 
 if __name__ == "__main__":
+    os.umask(0o077)  # what people train on is nobody else's business
     sys.exit(main())

@@ -6,6 +6,7 @@ splitting rule always cuts, and the ids of the chunks, which repeat endlessly in
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import Protocol
@@ -100,7 +101,8 @@ character that is none. From such a place on the rule depends on nothing before 
 class ChunkEncoder:
     """Remembers the ids of chunks; only for tokenizers whose words are GPT-2's and which normalise nothing."""
 
-    MOST_CHUNKS = 150_000
+    MOST_CHUNKS = 250_000
+    """About 60 MB; beyond it everything is forgotten and learned anew."""
     LONGEST_CHUNK = 128
 
     def __init__(self, plain: PlainEncoder, dtype: npt.DTypeLike) -> None:
@@ -113,23 +115,15 @@ class ChunkEncoder:
         known = self._known
         if len(known) > self.MOST_CHUNKS:
             known.clear()
-        missing = list({chunk for chunks in split for chunk in chunks if chunk not in known})
-        found = self._learn(missing)
-        if len(found) < len(missing):
-            raise AssertionError("every chunk has ids")
-        result: list[Ids] = []
-        for chunks in split:
-            joined = b"".join([known[chunk] if chunk in known else found[chunk] for chunk in chunks])
-            result.append(np.frombuffer(joined, dtype=self._dtype))
-        return result
-
-    def _learn(self, missing: list[str]) -> dict[str, bytes]:
-        """Ids of new chunks; the short ones are remembered."""
-        found: dict[str, bytes] = {}
+        missing = list(set(itertools.chain.from_iterable(split)).difference(known))
         for first in range(0, len(missing), 2048):
             batch = missing[first : first + 2048]
-            for chunk, ids in zip(batch, self._plain.encode(batch), strict=True):
-                found[chunk] = ids.tobytes()
-                if len(chunk) <= self.LONGEST_CHUNK:
-                    self._known[chunk] = found[chunk]
-        return found
+            known.update((chunk, ids.tobytes()) for chunk, ids in zip(batch, self._plain.encode(batch), strict=True))
+        result: list[Ids] = []
+        for chunks in split:
+            joined = b"".join(map(known.__getitem__, chunks))
+            result.append(np.frombuffer(joined, dtype=self._dtype))
+        for chunk in missing:
+            if len(chunk) > self.LONGEST_CHUNK:  # seldom seen again, and only short ones bound the memory
+                del known[chunk]
+        return result

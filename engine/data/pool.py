@@ -7,7 +7,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -66,10 +66,11 @@ class Pool:
                 if pipe is not None:
                     pipe.close()
 
-    def cancel(self, needless: Callable[[int], bool]) -> None:
-        """Forget the tasks not begun for whose number ``needless`` is true."""
+    def cancel(self, numbers: Iterable[int]) -> None:
+        """Forget those of these tasks that are not begun."""
+        needless = frozenset(numbers)
         with self._lock:
-            kept = [task for task in self._tasks if not needless(task[0])]
+            kept = [task for task in self._tasks if task[0] not in needless]
             self._open -= len(self._tasks) - len(kept)
             self._tasks = kept
 

@@ -245,3 +245,10 @@ def test_a_helper_that_dies_is_reported(
     assert "signal 9" in errors
     assert "memory" in errors
     assert "Traceback" not in errors
+
+
+def test_a_folder_without_a_run_is_left_alone(tmp_path: Path, command: Any) -> None:
+    folder = tmp_path / "holiday"
+    _, errors = _finish(command("--run-dir", str(folder)), code=1)
+    assert str(folder) in errors
+    assert not folder.exists()

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -6,10 +7,11 @@ import numpy as np
 import pytest
 
 from engine.contract.errors import DataError, SpecError
-from engine.contract.events import DataReady, Notice, Progress
+from engine.contract.events import DataReady, Event, Notice, Progress
 from engine.data import shards
 from engine.data.batches import Batches
 from engine.data.cache import cache_folder
+from engine.data.prepare import prepare
 from engine.data.prepared import open_prepared
 from engine.runs.home import data_cache
 
@@ -232,3 +234,23 @@ def test_the_cache_is_where_the_home_says(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg"))
     monkeypatch.setenv("HOME", str(tmp_path / "person"))
     assert cache_folder() == data_cache()
+
+
+def test_data_that_changes_meanwhile_is_refused(stories: Path, spec_for: Any, home: Path) -> None:
+    def interfere(event: Event) -> None:
+        if isinstance(event, Progress) and event.what == "tokenizing" and event.done == event.total:
+            stories.write_text(stories.read_text() + '{"text": "one more"}\n')
+
+    with pytest.raises(DataError, match="changed while it was read"):
+        prepare(spec_for(stories), home / "data", interfere)
+    assert [path.name for path in (home / "data").iterdir()] == ["locks"]
+
+
+def test_half_made_data_of_long_ago_is_removed(stories: Path, prepared: Any, spec_for: Any, home: Path) -> None:
+    old, recent = home / "data" / "building-old", home / "data" / "building-recent"
+    for folder in (old, recent):
+        (folder / "parts").mkdir(parents=True)
+    os.utime(old, (0, 0))
+    prepared(spec_for(stories))
+    assert recent.exists()
+    assert not old.exists()
