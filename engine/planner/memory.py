@@ -43,12 +43,12 @@ class Overhead(NamedTuple):
 
 
 OVERHEADS: dict[str, Overhead] = {
-    "cpu": Overhead(fixed_bytes=400 * MIB, group_bytes=20 * MIB, reserved_share=0.15),
+    "cpu": Overhead(fixed_bytes=400 * MIB, group_bytes=20 * MIB, reserved_share=0.3),
     "cuda": Overhead(fixed_bytes=550 * MIB, group_bytes=250 * MIB, reserved_share=0.08),
     "mps": Overhead(fixed_bytes=500 * MIB, group_bytes=0, reserved_share=0.08),
 }
-"""By accelerator. CPU: fits within 10 % what resident memory was above the tensors in six trainings (the bare
-process 370 MiB; then matrix libraries' buffers and fragments of the heap). CUDA, MPS: published sizes, not measured."""
+"""By accelerator. CPU: fits within 10 % the resident memory of six trainings with the heap that workers are given
+(``engine.runs.command``): the bare process is 370 MiB, freed blocks are kept for the next step. CUDA, MPS: published sizes, not measured."""
 
 
 class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,6 +15,10 @@ from engine.runs.home import VARIABLE, home
 PYTHON = "-P"
 """Keeps Python from importing what lies in the working directory, such as a folder called ``engine``."""
 
+HEAP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
+"""Lets glibc keep large blocks for the next step instead of returning them to the system after each: a sixth more
+tokens per CPU second at 3 M parameters, for about a sixth more memory. Other C libraries ignore the names."""
+
 SCRATCH = "torchrun"
 """Folder in the run's directory for what torchrun would otherwise leave in the system's temporary folder."""
 
@@ -43,6 +47,8 @@ def training_environment(layout: Layout, devices: Sequence[Device] = ()) -> dict
     variables = {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
     if layout.threads_per_worker is not None:
         variables["OMP_NUM_THREADS"] = str(layout.threads_per_worker)
+    if layout.accelerator == "cpu":
+        variables |= {name: os.environ.get(name, value) for name, value in HEAP.items()}
     if layout.accelerator == "cuda":
         variables |= worker_environment(devices, layout.device_indices)
     return variables

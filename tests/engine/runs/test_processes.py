@@ -171,6 +171,10 @@ def test_command_and_environment_of_the_workers(monkeypatch: pytest.MonkeyPatch)
     cpu = msgspec.structs.replace(LAYOUT, accelerator="cpu", threads_per_worker=3)
     assert training_environment(cpu)["OMP_NUM_THREADS"] == "3"
     assert "CUDA_VISIBLE_DEVICES" not in training_environment(cpu)
+    assert training_environment(cpu)["MALLOC_MMAP_MAX_"] == "0"
+    assert "MALLOC_MMAP_MAX_" not in training_environment(LAYOUT, devices)
+    monkeypatch.setenv("MALLOC_MMAP_MAX_", "65536")
+    assert training_environment(cpu)["MALLOC_MMAP_MAX_"] == "65536", "what a person has set stands"
 
 
 def test_paths_in_the_environment_hold_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
