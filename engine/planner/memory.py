@@ -48,7 +48,8 @@ OVERHEADS: dict[str, Overhead] = {
     "mps": Overhead(fixed_bytes=500 * MIB, group_bytes=0, reserved_share=0.08),
 }
 """By accelerator. CPU: fits within 10 % the resident memory of six trainings with the heap that workers are given
-(``engine.runs.command``): the bare process is 370 MiB, freed blocks are kept for the next step. CUDA, MPS: published sizes, not measured."""
+(``engine.runs.command``): the bare process is 370 MiB, freed blocks are kept for the next step. CUDA, MPS: published
+sizes, not measured."""
 
 
 class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True):
