@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
@@ -34,7 +35,11 @@ def fetch(data: DataSpec, cache: Path, report: Callable[[Event], None]) -> tuple
         return "jsonl", [spool]
     report(Progress(what=f"fetching {name}", done=0, total=None))
     _go_offline_if_unreachable()
-    import datasets  # noqa: PLC0415 - seconds to import, and the variable above must be set before
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if not sys.stderr.isatty():  # a log is not the place for bars
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    import datasets  # noqa: PLC0415 - seconds to import, and the variables above must be set before
 
     streamed = data.max_documents is not None
     try:
