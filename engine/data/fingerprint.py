@@ -13,7 +13,7 @@ import msgspec
 
 from engine.contract.spec import RunSpec
 from engine.data.prepared import FORMAT
-from engine.data.shards import SHARD_BYTES
+from engine.data.shards import shard_bytes
 from engine.data.sources import Source
 
 _PIECE = 32 << 20
@@ -37,7 +37,7 @@ def fingerprint(source: Source, spec: RunSpec, cache: Path, workers: int) -> str
     decides = {
         "format": FORMAT,
         "reading": source.reading,
-        "shards": SHARD_BYTES,
+        "shards": shard_bytes(source.bytes),
         "tables": [path.suffix.lower() for path in source.files if source.reading.kind == "csv"],
         "max_documents": data.max_documents,
         "validation_fraction": data.validation_fraction,

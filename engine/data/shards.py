@@ -10,8 +10,11 @@ import msgspec
 
 from engine.contract.source import SourceKind
 
-SHARD_BYTES = 4 << 20
-"""Of source text in one shard; also the unit that survives a kill."""
+SHARD_BYTES = 1 << 20
+"""Of source text in the smallest shards. A shard is what one process works on, and what survives a kill."""
+ENOUGH_SHARDS = 64
+"""For most machines' cores: sources that give more get shards of up to ``FULL_SHARD_BYTES`` first."""
+FULL_SHARD_BYTES = 4 << 20
 MOST_SHARDS = 4096
 """Very large sources get larger shards rather than more of them."""
 LARGEST_RECORD = 64 << 20
@@ -53,7 +56,8 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
 def shard_bytes(total: int) -> int:
     """Source bytes of one shard for a source of ``total`` bytes."""
-    return max(SHARD_BYTES, -(-total // MOST_SHARDS))
+    usual = min(max(SHARD_BYTES, total // ENOUGH_SHARDS), FULL_SHARD_BYTES)
+    return max(usual, -(-total // MOST_SHARDS))
 
 
 def group(slices: Iterable[Slice], size: int) -> tuple[Shard, ...]:
