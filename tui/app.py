@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from textual.app import App
 from textual.reactive import reactive
 from textual.screen import Screen
+from textual.scrollbar import ScrollBar, ScrollBarRender
 
 from engine.contract.machine import Machine
 from engine.contract.rundir import RunDirectory
@@ -44,6 +45,13 @@ def _devices() -> Screen[Any]:
     return DevicesScreen()
 
 
+class PlainScrollBar(ScrollBarRender):
+    """A scroll bar whose ends are whole cells, for terminals that show ASCII only."""
+
+    VERTICAL_BARS: ClassVar[list[str]] = [" "] * 8
+    HORIZONTAL_BARS: ClassVar[list[str]] = [" "] * 8
+
+
 class TraindeckApp(App[None]):
     """Opens on the runs, or on the monitor of ``open_run``, or on a new training from ``profile``."""
 
@@ -74,6 +82,7 @@ class TraindeckApp(App[None]):
         self.theme = DARK.name
         if wants_ascii():
             self.add_class("-ascii")
+        ScrollBar.renderer = PlainScrollBar if wants_ascii() else ScrollBarRender
 
     def on_mount(self) -> None:
         self.call_after_refresh(self._after_first_paint)

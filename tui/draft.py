@@ -6,6 +6,7 @@ No Textual import: the form shows what is here.
 from __future__ import annotations
 
 import math
+import re
 import shlex
 import tomllib
 from collections.abc import Mapping
@@ -36,17 +37,41 @@ def text_of(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):
-        return ",".join(map(str, value))
+        # A comma tells "the device 1" from "one device".
+        return ",".join(map(str, value)) + ("," if len(value) == 1 else "")
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
-    return str(value).replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
+    return "".join(map(_visible, str(value)))
+
+
+_ESCAPE = re.compile(r"\\(n|t|\\|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")
+_SHORT = {"\\": "\\\\", "\n": "\\n", "\t": "\\t"}
+
+
+def _visible(character: str) -> str:
+    """A character as it stands in a line of text: what has no sign of its own is written as Python writes it."""
+    if character in _SHORT:
+        return _SHORT[character]
+    if character.isprintable():
+        return character
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _meant(found: re.Match[str]) -> str:
+    """The character that an escape stands for."""
+    escape = found[1]
+    if escape in {"n", "t", "\\"}:
+        return {"n": "\n", "t": "\t", "\\": "\\"}[escape]
+    code = int(escape[1:], 16)
+    is_character = code < 0x110000 and not 0xD800 <= code < 0xE000
+    return chr(code) if is_character else found[0]
 
 
 def read_text(item: Field, text: str) -> object | Problem:
     """The value that ``text`` means in a field, or what is wrong with it."""
     if item.kind == "text":
-        value = text.replace("\\\\", "\0").replace("\\n", "\n").replace("\\t", "\t").replace("\0", "\\")
-        return None if item.optional and not text else value
+        return None if item.optional and not text else _ESCAPE.sub(_meant, text)
     text = text.strip()
     if not text:
         if item.optional:

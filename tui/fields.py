@@ -79,6 +79,8 @@ _HELP: Final[dict[str, str]] = {
     "log_every_steps": "Steps between two points of the curves.",
     "tokenizer.kind": "bytes and characters need no training; bpe, wordpiece and unigram learn a vocabulary from "
     "the data; file uses a tokenizer.json as it is.",
+    "model.preset": "How large the network is: enter lists all sizes with their exact parameter counts. Any dimension "
+    "can be replaced under all fields.",
     "model.family": "The kind of network: gpt2 and llama are transformers, lstm is recurrent. Auto is the preset's.",
     "model.layers": "Blocks of the network; empty takes the preset's number.",
     "model.heads": "Attention heads; hidden must be divisible by it. Empty takes the preset's number.",

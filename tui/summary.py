@@ -13,7 +13,7 @@ _FAMILIES = {"gpt2": "GPT-2", "llama": "Llama", "lstm": "LSTM"}
 
 
 def machine_summary(machine: Machine) -> str:
-    """``2 x NVIDIA H100 80 GiB · 16 cores · 118 GiB``."""
+    """``2 x H100 80 GiB, 16 cores, 118 GiB``."""
     counts: dict[str, int] = {}
     for device in machine.devices:
         if device.kind != "cpu":
@@ -26,7 +26,7 @@ def machine_summary(machine: Machine) -> str:
     parts.append(f"{machine.cpu_cores} core{'s' if machine.cpu_cores != 1 else ''}")
     if machine.memory_total_bytes:
         parts.append(human_bytes(machine.memory_total_bytes))
-    return " · ".join(parts)
+    return ", ".join(parts)
 
 
 def shape_summary(shape: ModelShape) -> str:

@@ -71,14 +71,22 @@ def batch_of(optim: OptimSpec, layout: LayoutSpec, data_ranks: int) -> tuple[int
     if micro is None:
         micro = per_rank // (steps or 1)
     if steps is None:
-        steps = per_rank // micro
+        steps = max(1, per_rank // micro)
     if micro * steps != per_rank:
         return Problem(
             field="layout.micro_batch" if layout.accumulation is None else "layout.accumulation",
             message=f"{micro} sequences x {steps} accumulated x {data_ranks} devices is not the batch size {batch}",
-            hint="leave accumulation or batch_size out, and it follows from the others",
+            hint=_remedy(layout, micro, per_rank),
         )
     return micro, steps
+
+
+def _remedy(layout: LayoutSpec, micro: int, per_rank: int) -> str:
+    """What to change where micro-batch and accumulation do not make the batch of one device."""
+    if layout.accumulation is None:
+        fitting = max(n for n in range(1, min(micro, per_rank) + 1) if per_rank % n == 0)
+        return f"use {fitting}, or leave batch_size out"
+    return "leave accumulation or batch_size out, and it follows from the others"
 
 
 def resolve_layout(spec: RunSpec, machine: Machine) -> Layout | list[Problem]:

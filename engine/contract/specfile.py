@@ -119,7 +119,7 @@ def _apply_override(tree: Tree, override: str, problems: list[Problem]) -> None:
         value = tomllib.loads(f"value = {raw.strip()}")["value"]
     except tomllib.TOMLDecodeError:
         value = raw.strip()  # a bare word is text, so that quotes need not survive a shell
-    if value == "":
+    if not raw.strip():
         value = NULLED
     nested: Tree = {}
     place = nested

@@ -75,6 +75,11 @@ class NewScreen(DeckScreen):
         self._judge_soon()
 
     @property
+    def is_judged(self) -> bool:
+        """Whether :attr:`verdict` is of what is typed now."""
+        return self.verdict is not None and not self._stale and not self._judging
+
+    @property
     def draft(self) -> Draft:
         return self._draft
 
@@ -264,7 +269,7 @@ class NewScreen(DeckScreen):
         verdict = self.verdict
         if self._starting:
             return
-        if verdict is None or self._stale or self._judging or self.deck.machine is None:
+        if verdict is None or not self.is_judged or self.deck.machine is None:
             self._start_after = True
             return
         if verdict.problems:

@@ -13,6 +13,7 @@ from textual.widgets import Input, Static
 from engine.contract.errors import Problem
 from tui.actions import bindings
 from tui.fields import Field, sections
+from tui.widgets.choice import Choice
 from tui.widgets.field import FieldRow, row_id
 
 
@@ -47,7 +48,11 @@ class Form(VerticalScroll, can_focus=False, inherit_bindings=False):
 
     def put(self, name: str, text: str) -> None:
         """Put a text into one field as if it were typed."""
-        self.row(name).editor.value = text
+        editor = self.row(name).editor
+        if isinstance(editor, Choice):
+            editor.put(text)
+        else:
+            editor.value = text
 
     def row(self, name: str) -> FieldRow:
         """The row of a field; raises NoMatches while it is not shown."""

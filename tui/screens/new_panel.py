@@ -75,7 +75,7 @@ def facts(verdict: Verdict, width: int) -> Content:
 
 
 def _fact(label: str, text: str, width: int, style: str = "") -> list[Content]:
-    first, *rest = wrap_words(text, width - LABEL) or [""]
+    first, *rest = [line.replace("\u00a0", " ") for line in wrap_words(text, width - LABEL)] or [""]
     lines = [Content.assemble((label.ljust(LABEL), "$secondary"), (first, style))]
     return lines + [Content.assemble(" " * LABEL, (line, style)) for line in rest]
 
@@ -163,8 +163,6 @@ def _memory_lines(verdict: Verdict, found: Estimate, width: int) -> list[Content
         lines += _fact("", f"{marks[0]} fits in {free}", width, "$success")
     else:
         lines += _fact("", f"{marks[1]} does not fit in {free}", width, "$error")
-        for doubt in verdict.doubts[:2]:
-            lines += _fact("", printable(doubt.hint or doubt.message, newlines=False), width, "$error")
     return lines
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
 
+import tomli_w
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.containers import Vertical, VerticalScroll
+from textual.containers import VerticalScroll
 from textual.widgets import Input, Static
 
 from engine.contract.check import name_problem
 from engine.contract.errors import ProfileError
+from engine.contract.spec import RunSpec
 from engine.contract.specfile import dump_spec, read_spec
 from engine.runs import profiles as store
 from tui.actions import bindings
@@ -54,7 +57,7 @@ class ProfilesScreen(DeckScreen):
     def compose_body(self) -> ComposeResult:
         yield Line(placeholder="name or description", id="filter", compact=True)
         yield Table(COLUMNS, id="profiles")
-        with Vertical(id="preview"), VerticalScroll(can_focus=False):
+        with VerticalScroll(id="preview"):
             yield Static("", id="toml", markup=False)
 
     def on_mount(self) -> None:
@@ -100,11 +103,11 @@ class ProfilesScreen(DeckScreen):
         if profile is not None and profile.spec is None:
             text = f"This profile is broken:\n{profile.problem}"
         elif profile is not None and profile.spec is not None:
-            text = dump_spec(profile.spec)
+            text = decided(profile.spec)
             if profile.problem:
                 text = f"# {profile.problem}\n{text}"
         self.query_one("#toml", Static).update(printable(text))
-        self.query_one("#preview VerticalScroll", VerticalScroll).scroll_home(animate=False)
+        self.query_one("#preview", VerticalScroll).scroll_home(animate=False)
         self.query_one("#preview").border_title = title_text(profile.name) if profile else ""
         self.refresh_bindings()
 
@@ -251,6 +254,19 @@ class ProfilesScreen(DeckScreen):
     def _done(self, text: str, select: str | None) -> None:
         self.notify(printable(text, newlines=False), markup=False, timeout=3)
         self.reload(select)
+
+
+def decided(spec: RunSpec) -> str:
+    """What ``spec`` says other than the defaults, as TOML: short enough to be read."""
+    usual = tomllib.loads(dump_spec(RunSpec()))
+    tree: dict[str, object] = {}
+    for name, value in tomllib.loads(dump_spec(spec)).items():
+        default = usual[name]
+        if isinstance(value, dict) and isinstance(default, dict):
+            value = {leaf: item for leaf, item in value.items() if leaf not in default or default[leaf] != item}
+        if value not in ({}, default):
+            tree[name] = value
+    return tomli_w.dumps(tree)
 
 
 def _key(profile: Profile, index: int) -> str:

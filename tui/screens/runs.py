@@ -203,8 +203,8 @@ class RunsScreen(DeckScreen):
         self.query_one("#runs").focus()
         self.query_one("#filter").display = bool(self._words)
 
-    def action_back(self) -> None:
-        """Esc takes the filter away."""
+    def action_unfilter(self) -> None:
+        """Show all runs again."""
         self.query_one("#filter", Input).value = ""
         self.query_one("#filter").display = False
         self.query_one("#runs").focus()
@@ -213,7 +213,7 @@ class RunsScreen(DeckScreen):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Only what the selected run can take is offered."""
-        if action == "back":
+        if action == "unfilter":
             return bool(self._words) or self.query_one("#filter").display
         if action not in {"stop", "resume", "delete", "copy", "open", "filter", "quickstart"}:
             return True

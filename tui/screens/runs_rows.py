@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 COLUMNS = (
     Column(title="State", width=10),
     Column(title="Name", width=12, flexible=True),
-    Column(title="Model", width=16, rank=4),
-    Column(title="Data", width=16, rank=5),
+    Column(title="Model", width=13, rank=4),
+    Column(title="Data", width=13, rank=5),
     Column(title="Step", width=12, right=True),
     Column(title="Loss", width=6, right=True),
     Column(title="Val ppl", width=7, right=True),

@@ -139,9 +139,9 @@ class Table(ScrollView, can_focus=True):
         # Row 0 lies under the header line, which does not scroll.
         top, height = round(self.scroll_y), self.size.height - 1
         if new < top:
-            self.scroll_to(y=new, animate=False)
+            self.scroll_to(y=new, animate=False, force=True)
         elif height > 0 and new >= top + height:
-            self.scroll_to(y=new - height + 1, animate=False)
+            self.scroll_to(y=new - height + 1, animate=False, force=True)
 
     def action_move(self, lines: int) -> None:
         self._go(self.cursor + lines)
