@@ -12,6 +12,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """``TRAINDECK_HOME`` in the test's own folder."""
     folder = tmp_path / "traindeck-home"
     monkeypatch.setenv("TRAINDECK_HOME", str(folder))
-    for name in ("NO_COLOR", "TRAINDECK_ASCII", "CUDA_VISIBLE_DEVICES"):
+    for name in ("NO_COLOR", "TRAINDECK_ASCII", "CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     return folder

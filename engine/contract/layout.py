@@ -69,9 +69,9 @@ def batch_of(optim: OptimSpec, layout: LayoutSpec, data_ranks: int) -> tuple[int
     if micro is None and steps is None:
         micro = max(n for n in range(1, LARGEST_DEFAULT_MICRO_BATCH + 1) if per_rank % n == 0)
     if micro is None:
-        micro = per_rank // (steps or 1)
+        micro = per_rank // max(1, steps or 1)
     if steps is None:
-        steps = max(1, per_rank // micro)
+        steps = max(1, per_rank // max(1, micro))
     if micro * steps != per_rank:
         return Problem(
             field="layout.micro_batch" if layout.accumulation is None else "layout.accumulation",
@@ -83,7 +83,7 @@ def batch_of(optim: OptimSpec, layout: LayoutSpec, data_ranks: int) -> tuple[int
 
 def _remedy(layout: LayoutSpec, micro: int, per_rank: int) -> str:
     """What to change where micro-batch and accumulation do not make the batch of one device."""
-    if layout.accumulation is None:
+    if layout.accumulation is None and micro > 0 and per_rank > 0:
         fitting = max(n for n in range(1, min(micro, per_rank) + 1) if per_rank % n == 0)
         return f"use {fitting}, or leave batch_size out"
     return "leave accumulation or batch_size out, and it follows from the others"

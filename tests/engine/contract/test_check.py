@@ -191,3 +191,20 @@ def test_replaced_dimensions_keep_the_family_proportions() -> None:
         True,
         4 * gpt2.hidden,
     )
+
+
+@pytest.mark.parametrize("batch", [None, -3, 0, 1, 7])
+@pytest.mark.parametrize("micro", [None, -3, 0, 1, 3])
+@pytest.mark.parametrize("accumulation", [None, -3, 0, 1, 3])
+def test_senseless_batches_are_problems_and_never_worse(
+    batch: int | None, micro: int | None, accumulation: int | None
+) -> None:
+    wanted = {"optim.batch_size": batch, "layout.micro_batch": micro, "layout.accumulation": accumulation}
+    spec = override_spec(GOOD, [f"{field}={'none' if value is None else value}" for field, value in wanted.items()])
+    layout = resolve_layout(spec, CPU)
+    if any(value is not None and value < 1 for value in wanted.values()):
+        assert {problem.field for problem in check(spec, CPU)} >= {
+            field for field, value in wanted.items() if value is not None and value < 1
+        }
+    elif isinstance(layout, Layout):
+        assert layout.batch_size == (batch or layout.batch_size)
