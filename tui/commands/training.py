@@ -165,4 +165,4 @@ def _say_summary(following: Following) -> None:
         say("\nit writes:")
         for line in sample_lines(view.samples[-1]):
             say(f"  {line}")
-    say(f"\nnext:\n  traindeck attach {run} --once\n  traindeck generate {run} --prompt 'class '\n  traindeck")
+    say(f"\nnext:\n  traindeck attach {run} --once\n  traindeck generate {run} --prompt 'import sys'\n  traindeck")
