@@ -57,7 +57,7 @@ class TraindeckApp(App[None]):
 
     TITLE = "Traindeck"
     CSS_PATH = "app.tcss"
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012 - as Textual declares it
+    HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (100, "-wide")]  # noqa: RUF012 - as Textual declares it
     BINDINGS = bindings(ANYWHERE)
     MODES: ClassVar[dict[str, Any]] = {"runs": RunsScreen, "new": _new, "profiles": _profiles, "devices": _devices}
     DEFAULT_MODE = "runs"

@@ -206,7 +206,13 @@ async def test_paths_are_completed_as_they_are_typed(tmp_path: Path) -> None:
     app = deck()
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await opened(pilot)
-        await typed(pilot, "data.source", f"{tmp_path}/corp")
+        form = screen.query_one(Form)
+        form.focus_field("data.source")
+        form.put("data.source", f"{tmp_path}/co")
+        await pilot.pause()
+        await pilot.press("end", "r", "p")
+        await until(pilot, lambda: screen.draft.texts["data.source"] == f"{tmp_path}/corp")
+        await judged(pilot)
         assert "there is no file or folder" in problem_of(screen, "data.source")
         line = screen.query_one(Form).row("data.source").editor
         await until(pilot, lambda: getattr(line, "_suggestion", "") == f"{tmp_path}/corpus/")
