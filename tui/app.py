@@ -18,7 +18,8 @@ from engine.contract.rundir import RunDirectory
 from tui.actions import ANYWHERE, bindings
 from tui.palette import ActionProvider
 from tui.screens.runs import RunsScreen
-from tui.theme import DARK, LIGHT, THEMES, wants_ascii
+from tui.text import ascii_wanted
+from tui.theme import DARK, LIGHT, THEMES
 
 if TYPE_CHECKING:
     from engine.contract.spec import RunSpec
@@ -80,9 +81,9 @@ class TraindeckApp(App[None]):
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = DARK.name
-        if wants_ascii():
+        if ascii_wanted():
             self.add_class("-ascii")
-        ScrollBar.renderer = PlainScrollBar if wants_ascii() else ScrollBarRender
+        ScrollBar.renderer = PlainScrollBar if ascii_wanted() else ScrollBarRender
 
     def on_mount(self) -> None:
         self.call_after_refresh(self._after_first_paint)

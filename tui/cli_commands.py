@@ -20,8 +20,7 @@ EPILOG = """\b
 Exit codes:
   0    done
   1    failed: an error, a run that failed, a model that does not fit
-  2    the command line, a spec or a profile is wrong
-  3    plan: it is unknown whether the model fits
+  2    the command line, a spec or a profile is wrong; plan cannot tell whether it fits
   130  interrupted (ctrl-c while following a training only detaches: 0)
 
 \b

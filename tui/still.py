@@ -15,9 +15,8 @@ import plotext
 
 from tui.series import Curve, XName
 from tui.state import RunView
-from tui.text import human_number
+from tui.text import ascii_wanted, human_number
 from tui.widgets.axes import linear_scale, log_scale, tick_labels, x_label, x_scale
-from tui.widgets.glyphs import ascii_wanted
 from tui.widgets.plot import Columns
 
 _X_WORDS: dict[XName, str] = {"step": "steps", "tokens": "tokens", "seconds": "trained time"}

@@ -6,12 +6,13 @@ Everything but the question for Unicode is pure, and all of it needs the standar
 
 from __future__ import annotations
 
+import locale
 import math
 import os
 import sys
 import time
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TextIO
 
 UNKNOWN = "n/a"
@@ -119,12 +120,18 @@ def state_symbol(state: str, *, ascii_only: bool = False) -> str:
     return (ASCII_STATE_SYMBOLS if ascii_only else STATE_SYMBOLS).get(state, "?")
 
 
+def ascii_wanted(environment: Mapping[str, str] | None = None, *, encoding: str | None = None) -> bool:
+    """Whether to keep to ASCII: ``TRAINDECK_ASCII`` says so, or the encoding (the locale's) is no form of Unicode."""
+    told = (os.environ if environment is None else environment).get("TRAINDECK_ASCII", "")
+    if told:
+        return told.lower() not in {"0", "no", "false"}
+    encoding = encoding or locale.getpreferredencoding(do_setlocale=False)
+    return not encoding.lower().startswith(("utf", "ucs"))
+
+
 def shows_unicode(stream: TextIO | None = None) -> bool:
-    """Whether ``stream`` (standard output) can carry signs beyond ASCII, and ``TRAINDECK_ASCII`` does not forbid it."""
-    if os.environ.get("TRAINDECK_ASCII", "0").lower() not in {"", "0", "no", "false"}:
-        return False
-    encoding = getattr(stream or sys.stdout, "encoding", None) or "ascii"
-    return encoding.lower().replace("-", "").replace("_", "").startswith(("utf", "ucs"))
+    """Whether ``stream`` (standard output) may get signs beyond ASCII."""
+    return not ascii_wanted(encoding=getattr(stream or sys.stdout, "encoding", None) or "ascii")
 
 
 def printable(text: str, *, newlines: bool = True) -> str:

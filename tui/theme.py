@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Final
 
 from textual.theme import Theme
@@ -66,8 +65,3 @@ LIGHT: Final = Theme(
     },
 )
 THEMES: Final = (DARK, LIGHT)
-
-
-def wants_ascii() -> bool:
-    """Whether signs beyond ASCII are to be avoided: ``TRAINDECK_ASCII`` is set to anything but 0."""
-    return os.environ.get("TRAINDECK_ASCII", "0") not in {"", "0"}

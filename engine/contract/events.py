@@ -70,6 +70,7 @@ class Progress(Event, kw_only=True, tag="progress"):
     done: float
     total: float | None = None
     unit: str = ""
+    """``bytes``, or what is counted, in the plural."""
 
 
 class DataReady(Event, kw_only=True, tag="data-ready"):

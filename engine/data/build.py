@@ -167,7 +167,7 @@ class _Bar:
         now = time.monotonic()
         if now - self._told >= 0.2 or done >= self._total:
             self._told = now
-            self._report(Progress(what=self._what, done=done, total=self._total, unit="B"))
+            self._report(Progress(what=self._what, done=done, total=self._total, unit="bytes"))
 
 
 def _join(spec: RunSpec, places: CachePlaces, parts: list[Part], facts: TokenizerFacts, report: Report) -> Joined:
@@ -180,7 +180,7 @@ def _join(spec: RunSpec, places: CachePlaces, parts: list[Part], facts: Tokenize
         done += size
         if time.monotonic() - told >= 0.2 or done == total:
             told = time.monotonic()
-            report(Progress(what="writing", done=done, total=total, unit="B"))
+            report(Progress(what="writing", done=done, total=total, unit="bytes"))
 
     return assemble(
         places.parts,

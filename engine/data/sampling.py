@@ -59,5 +59,5 @@ def alphabet(source: Source, limit: int | None, workers: int, report: Callable[[
             if isinstance(answer, Alphabet):
                 found.update(answer.characters)
                 done += tasks[number].shard.bytes
-                report(Progress(what="collecting characters", done=done, total=float(source.bytes), unit="B"))
+                report(Progress(what="collecting characters", done=done, total=float(source.bytes), unit="bytes"))
     return "".join(sorted(found))

@@ -7,8 +7,9 @@ import pytest
 from tests.tui.recorded import train
 from tui.series import Table
 from tui.state import RunView
+from tui.text import ascii_wanted
 from tui.widgets.axes import linear_scale, log_scale, reach, tick_labels, x_label, x_scale
-from tui.widgets.glyphs import ASCII, UNICODE, ascii_wanted, bar, drawing, history
+from tui.widgets.glyphs import ASCII, UNICODE, bar, drawing, history
 from tui.widgets.plot import Columns, Line, Plot, View, smooth
 from tui.widgets.raster import Raster
 

@@ -80,10 +80,13 @@ class ProgressLines:
         if event.what == self._stage and event.time - self._last_progress < PROGRESS_SECONDS and not is_done:
             return []
         self._stage, self._last_progress = event.what, event.time
+        what = printable(event.what, newlines=False)
+        if event.total is None and not event.done:
+            return [f"data      {what}"]
         amount = human_bytes if event.unit == "bytes" else human_count
         unit = "" if event.unit == "bytes" else f" {printable(event.unit, newlines=False)}"
         of_total = f" of {amount(event.total)}" if event.total is not None else ""
-        return [f"data      {printable(event.what, newlines=False)}: {amount(event.done)}{of_total}{unit}".rstrip()]
+        return [f"data      {what}: {amount(event.done)}{of_total}{unit}".rstrip()]
 
     def _validation(self, event: Validation) -> str:
         return (

@@ -18,7 +18,7 @@ from tui.text import printable
 DONE: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2
-UNKNOWN_FIT: Final = 3
+UNKNOWN_FIT: Final = 2
 INTERRUPTED: Final = 130
 PIPE_CLOSED: Final = 141
 

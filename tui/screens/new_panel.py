@@ -15,8 +15,7 @@ from engine.contract.layout import Layout
 from tui.draft import FIELDS
 from tui.judge import Verdict
 from tui.summary import layout_summary, shape_summary
-from tui.text import UNKNOWN, human_bytes, human_count, human_duration, printable
-from tui.theme import wants_ascii
+from tui.text import UNKNOWN, ascii_wanted, human_bytes, human_count, human_duration, printable
 from tui.widgets.field import wrap_words
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ def _fact(label: str, text: str, width: int, style: str = "") -> list[Content]:
 
 def _problem_lines(verdict: Verdict, width: int) -> list[Content]:
     count = len(verdict.problems)
-    mark = "!" if wants_ascii() else "✘"
+    mark = "!" if ascii_wanted() else "✘"
     lines = [Content.styled(f"{mark} {count} thing{'s' if count > 1 else ''} to mend", "bold $error")]
     for problem in verdict.problems[:4]:
         field = FIELDS.get(problem.field)
@@ -156,7 +155,7 @@ def _memory_lines(verdict: Verdict, found: Estimate, width: int) -> list[Content
         )
     place = "" if found.where == "this machine" else f" on {found.where}"
     free = f"{human_bytes(available)} free{place}"
-    marks = ("+", "!", "?") if wants_ascii() else ("✔", "✘", "?")
+    marks = ("+", "!", "?") if ascii_wanted() else ("✔", "✘", "?")
     if found.fits is None:
         lines += _fact("", f"{marks[2]} unknown whether it fits", width, "$warning")
     elif found.fits:
@@ -169,6 +168,6 @@ def _memory_lines(verdict: Verdict, found: Estimate, width: int) -> list[Content
 def bar(share: float, width: int) -> Content:
     """A bar of ``width`` cells, filled to ``share`` (clipped at full)."""
     filled = max(1, min(width, round(share * width))) if share > 0 else 0
-    full, empty = ("#", "-") if wants_ascii() else ("━", "─")
+    full, empty = ("#", "-") if ascii_wanted() else ("━", "─")
     tone = "$error" if share > 1 else "$warning" if share > 0.85 else "$success"
     return Content.assemble((full * filled, tone), (empty * (width - filled), "$secondary"))

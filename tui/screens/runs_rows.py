@@ -6,8 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from engine.contract.states import LIVE
-from tui.text import UNKNOWN, human_count, human_number, state_symbol
-from tui.theme import wants_ascii
+from tui.text import UNKNOWN, ascii_wanted, human_count, human_number, state_symbol
 from tui.widgets.table import Cell, Column, Row
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def row_of(run: RunStatus, described: Described | None, now: float) -> Row:
     return Row(
         run.run,
         (
-            Cell(f"{state_symbol(run.state, ascii_only=wants_ascii())} {run.state}", TONES.get(run.state, "")),
+            Cell(f"{state_symbol(run.state, ascii_only=ascii_wanted())} {run.state}", TONES.get(run.state, "")),
             Cell(run.name, "strong" if live else ""),
             Cell(described.model if described else "", "dim"),
             Cell(described.data if described else "", "dim"),

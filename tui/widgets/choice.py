@@ -12,7 +12,7 @@ from textual.message import Message
 from textual.reactive import reactive
 from textual.widget import Widget
 
-from tui.theme import wants_ascii
+from tui.text import ascii_wanted
 
 if TYPE_CHECKING:
     from textual import events
@@ -56,7 +56,7 @@ class Choice(Widget, can_focus=True):
         self.set_reactive(Choice.value, value)
 
     def render(self) -> RenderResult:
-        before, after = ("<", ">") if wants_ascii() else ("‹", "›")
+        before, after = ("<", ">") if ascii_wanted() else ("‹", "›")
         return Content.assemble((f"{before} ", "dim"), self.value or AUTO, (f" {after}", "dim"))
 
     def put(self, value: str) -> None:

@@ -21,8 +21,7 @@ from textual.widgets import Input
 
 from engine.contract.source import STDLIB
 from tui.fields import Field
-from tui.text import fit, printable, wrap
-from tui.theme import wants_ascii
+from tui.text import ascii_wanted, fit, printable, wrap
 from tui.widgets.choice import Choice
 from tui.widgets.line import Line
 
@@ -179,10 +178,10 @@ class FieldRow(Widget):
 
     def render(self) -> RenderResult:
         style = "field--label-bad" if self.problem else "field--label-here" if self.here else "field--label"
-        mark = ("!" if self.problem else ">" if self.here else " ") if wants_ascii() else (
+        mark = ("!" if self.problem else ">" if self.here else " ") if ascii_wanted() else (
             "✘" if self.problem else "▌" if self.here else " "
         )  # fmt: skip
-        label = fit(f"{mark} {self.field.label}", LABEL_WIDTH - 1, ascii_only=wants_ascii())
+        label = fit(f"{mark} {self.field.label}", LABEL_WIDTH - 1, ascii_only=ascii_wanted())
         bad = self.get_visual_style("field--problem")
         parts = [Content.styled(label, self.get_visual_style(style))]
         parts += [Content.styled(f"\n    {line}", bad) for line in self._problem_lines()]

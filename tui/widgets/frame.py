@@ -14,8 +14,7 @@ from textual.style import Style
 from textual.widget import Widget
 
 from tui.actions import ANYWHERE, actions_of, key_text
-from tui.text import cell_width, fit
-from tui.theme import wants_ascii
+from tui.text import ascii_wanted, cell_width, fit
 
 if TYPE_CHECKING:
     from textual.app import RenderResult
@@ -63,7 +62,7 @@ class TopBar(Widget):
         summary = self.machine
         if room < 4 or not summary:
             return line
-        summary = fit(summary, min(room, cell_width(summary)), ascii_only=wants_ascii())
+        summary = fit(summary, min(room, cell_width(summary)), ascii_only=ascii_wanted())
         return Content.assemble(line, " " * (room + 1 - cell_width(summary)), summary)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import locale
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+from tui.text import ascii_wanted
 
 Drawing = Literal["braille", "block", "ascii"]
 
@@ -61,15 +62,6 @@ ASCII = Glyphs(
     line="*", dot="-", done="+", active=">", waiting=".", info=".", warning="!", error="x", times="x", ellipsis="~",
     degree=" ", is_ascii=True,
 )  # fmt: skip
-
-
-def ascii_wanted(environment: Mapping[str, str] | None = None) -> bool:
-    """Whether to keep to ASCII: ``TRAINDECK_ASCII`` says so, or the locale's encoding is not UTF-8."""
-    environment = os.environ if environment is None else environment
-    told = environment.get("TRAINDECK_ASCII", "")
-    if told:
-        return told.lower() not in {"0", "no", "false"}
-    return not locale.getpreferredencoding(do_setlocale=False).lower().replace("-", "").startswith("utf")
 
 
 def drawing(environment: Mapping[str, str] | None = None) -> Drawing:

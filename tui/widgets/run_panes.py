@@ -182,7 +182,7 @@ class Preparation(RunPane):
 
 def _stage(stage: Progress, done: bool, width: int, signs: Glyphs) -> list[Row]:
     what = printable(stage.what, newlines=False)
-    count = human_bytes if stage.unit in {"B", "bytes"} else human_count
+    count = human_bytes if stage.unit == "bytes" else human_count
     total = f" / {count(stage.total)}" if stage.total else ""
     unit = f" {printable(stage.unit, newlines=False)}" if stage.unit and count is human_count else ""
     counted = f"{count(stage.done)}{total}{unit}" if stage.done or stage.total else ""

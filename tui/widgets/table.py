@@ -20,8 +20,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from tui.actions import bindings
-from tui.text import fit, printable
-from tui.theme import wants_ascii
+from tui.text import ascii_wanted, fit, printable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +210,7 @@ class Table(ScrollView, can_focus=True):
         if here:
             name = "table--cursor" if self.has_focus else "table--cursor-blurred"
             base += self.get_component_rich_style(name, partial=True)
-        mark = (">" if wants_ascii() else "▌") if here else " "
+        mark = (">" if ascii_wanted() else "▌") if here else " "
         return self._line(self._rows[index].cells, base, f"{mark} ", width, tones=True)
 
     def _line(self, cells: Sequence[Cell], base: Style, lead: str, width: int, *, tones: bool) -> Strip:
@@ -221,7 +220,7 @@ class Table(ScrollView, can_focus=True):
             cell = cells[index]
             text = fit(
                 printable(cell.text, newlines=False), column_width,
-                right=self._columns[index].right, ascii_only=wants_ascii(),
+                right=self._columns[index].right, ascii_only=ascii_wanted(),
             )  # fmt: skip
             style = base
             if tones and cell.tone:
