@@ -155,7 +155,7 @@ def test_two_profiles_of_one_name(call: Call, home: Path) -> None:
     again = call("profiles", "save", "other", "lstm")
     assert again.code == 2
     assert "The name is taken" in again.err
-    assert "llama-3m" in call("profiles", "show", "other").out
+    assert "llama-1m" in call("profiles", "show", "other").out
 
 
 def test_shipped_profiles_cannot_be_changed(call: Call) -> None:

@@ -96,12 +96,12 @@ def test_plan_as_json(call: Call) -> None:
 def test_dry_run_prints_spec_estimate_and_command_and_starts_nothing(call: Call) -> None:
     done = call("train", "quickstart", "--dry-run", "--set", "layout.devices=1")
     assert done.code == 0
-    assert 'preset = "llama-3m"' in done.out
-    assert "3,148,224" in done.out
+    assert 'preset = "llama-1m"' in done.out
+    assert "1,018,864" in done.out
     assert "-m torch.distributed.run --nnodes 1 --nproc-per-node 1" in done.out
     assert call("runs", "--json").json == {"runs": []}
     found = call("train", "quickstart", "--dry-run", "--json").json
-    assert found["spec"]["model"]["preset"] == "llama-3m"
+    assert found["spec"]["model"]["preset"] == "llama-1m"
     assert found["plan"]["plans"][0]["fits"] is True
     assert found["command"][1:4] == ["-P", "-m", "torch.distributed.run"]
     assert found["environment"]["PYTHONSAFEPATH"] == "1"
