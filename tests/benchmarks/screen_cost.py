@@ -25,7 +25,7 @@ from tests.benchmarks.machine import store
 
 TRAINDECK = [str(Path(sys.executable).with_name("traindeck"))]
 RUNS = 5
-FOOTER = b"quit"
+FOOTER = b"Palette"
 
 
 def command_cpu_seconds(*arguments: str) -> float:
