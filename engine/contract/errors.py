@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 
 import msgspec
@@ -20,6 +21,12 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         place = f"{self.field}: " if self.field else ""
         return f"{place}{self.message}" + (f" ({self.hint})" if self.hint else "")
+
+
+def nearest(name: str, choices: list[str]) -> str:
+    """A hint that names the closest of ``choices``, or lists them all when none is close."""
+    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else "choose from " + ", ".join(sorted(choices))
 
 
 class TraindeckError(Exception):

@@ -7,11 +7,9 @@ actual shape (:mod:`engine.planner.shapes`).
 
 from __future__ import annotations
 
-import difflib
-
 import msgspec
 
-from engine.contract.errors import Problem
+from engine.contract.errors import Problem, nearest
 from engine.contract.shape import Mlp, ModelShape, Position
 from engine.contract.spec import Family, ModelSpec
 
@@ -142,12 +140,6 @@ def resolve_shape(model: ModelSpec, *, vocabulary: int, sequence_length: int) ->
         dropout=model.dropout or 0.0,
         rope_theta=model.rope_theta or preset.rope_theta,
     )
-
-
-def nearest(name: str, choices: list[str]) -> str:
-    """A hint that names the closest of ``choices``, or lists them all when none is close."""
-    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else "choose from " + ", ".join(sorted(choices))
 
 
 def shape_problems(model: ModelSpec) -> list[Problem]:

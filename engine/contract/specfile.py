@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,9 +11,8 @@ from typing import Any, get_type_hints
 import msgspec
 import tomli_w
 
-from engine.contract.aliases import expand_aliases
+from engine.contract.aliases import ALIASES, expand_aliases
 from engine.contract.errors import Problem, SpecError
-from engine.contract.presets import nearest
 from engine.contract.spec import RunSpec
 
 Tree = dict[str, Any]
@@ -147,10 +147,21 @@ def _unknown_keys(tree: Tree) -> list[Problem]:
 
 def _unknown(dotted: str, leaf: str) -> Problem:
     exact = [field for field in FIELDS if field.rpartition(".")[2] == leaf]
-    hint = f"did you mean {exact[0]!r}?" if exact else nearest(dotted, list(FIELDS))
-    if hint.startswith("choose"):
-        hint = "see `traindeck profiles show quickstart` for the fields there are"
+    found = exact[0] if exact else _similar(dotted, leaf)
+    hint = f"did you mean {found!r}?" if found else "see `traindeck profiles show quickstart` for the fields there are"
     return Problem(field=dotted, message="there is no such field", hint=hint)
+
+
+def _similar(dotted: str, leaf: str) -> str | None:
+    """The field whose name, or another trainer's name for it, is most like what was written; None if none is."""
+    names = {name: name for name in FIELDS} | ALIASES | {name.rpartition(".")[2]: name for name in FIELDS}
+    scored = [
+        (difflib.SequenceMatcher(None, written, name).ratio(), field)
+        for name, field in names.items()
+        for written in (dotted, leaf)
+    ]
+    score, field = max(scored)
+    return field if score >= 0.6 else None
 
 
 def _convert(key: str, value: Any, problems: list[Problem]) -> Any:

@@ -11,8 +11,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from engine.contract.check import name_problem
-from engine.contract.errors import ProfileError, SpecError
-from engine.contract.presets import nearest
+from engine.contract.errors import ProfileError, SpecError, nearest
 from engine.contract.spec import RunSpec
 from engine.contract.specfile import dump_spec, override_spec, parse_spec, read_spec
 from engine.runs.anchor import anchored

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import msgspec
 
-from engine.contract.errors import RunError
+from engine.contract.errors import RunError, nearest
 from engine.contract.events import DevicesFound, Started, Telemetry, Train
 from engine.contract.layout import Layout
 from engine.contract.machine import Device, DeviceSample
-from engine.contract.presets import nearest
 from engine.contract.rundir import RUN_ID, RunDirectory
 from engine.contract.states import ENDED, LIVE, RunStateName
 from engine.runs.home import runs_folder

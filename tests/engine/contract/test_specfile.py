@@ -95,6 +95,15 @@ def test_all_mistakes_are_reported_together_with_the_nearest_name() -> None:
     assert "no such field" in found["lyaout"]
 
 
+@pytest.mark.parametrize(
+    ("written", "field"),
+    [("optim.learningrate", "optim.lr"), ("layout.microbatch", "layout.micro_batch"), ("sed", "seed"),
+     ("model.n_layrs", "model.layers"), ("optm.lr", "optim.lr")],
+)  # fmt: skip
+def test_the_nearest_name_is_found_among_all_names_of_a_field(written: str, field: str) -> None:
+    assert f"'{field}'" in problems_of("", f"{written}=1")[written.partition(".")[0] if "optm" in written else written]
+
+
 def test_a_field_in_the_wrong_table_is_shown_its_place() -> None:
     assert "'data.sequence_length'" in problems_of("[model]\nsequence_length = 64")["model.sequence_length"]
 
