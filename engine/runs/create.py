@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from engine.contract.check import require
+from engine.contract.durable import sync_folder, write_durably
 from engine.contract.errors import RunError
 from engine.contract.layout import Layout
 from engine.contract.machine import Machine
@@ -22,7 +23,6 @@ from engine.contract.rundir import RunDirectory, RunInfo
 from engine.contract.spec import RunSpec
 from engine.contract.specfile import dump_spec
 from engine.runs.anchor import anchored
-from engine.runs.durable import sync_folder, write_durably
 from engine.runs.home import runs_folder
 from engine.runs.plan import PlanFile
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import msgspec
 
+from engine.contract.durable import write_durably
 from engine.contract.rundir import ProcessIdentity, RunDirectory
 from engine.hardware.host import identity, is_alive, is_local
-from engine.runs.durable import write_durably
 
 TERMINATE_SECONDS = 45.0
 """What left-over processes have to write a checkpoint in before they are killed."""

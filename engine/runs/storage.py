@@ -23,8 +23,8 @@ from tinydb import TinyDB
 from tinydb.storages import Storage
 from tinydb.table import Table
 
+from engine.contract.durable import sync_folder, write_durably
 from engine.contract.errors import TraindeckError
-from engine.runs.durable import sync_folder, write_durably
 from engine.runs.home import home
 
 SCHEMA = 1

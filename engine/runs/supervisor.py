@@ -20,6 +20,7 @@ from pathlib import Path
 import filelock
 import msgspec
 
+from engine.contract.durable import write_durably
 from engine.contract.events import CommandDone, Detached, Ended, Failure, Launched, Notice, Started, State, Train
 from engine.contract.journal import LineReader
 from engine.contract.rundir import Command, RunDirectory
@@ -28,7 +29,6 @@ from engine.hardware.host import host_name, identity
 from engine.runs.child import Child
 from engine.runs.command import SCRATCH, data_command, process_environment, training_command, training_environment
 from engine.runs.detach import How, warning
-from engine.runs.durable import write_durably
 from engine.runs.failure import Attempt, explain_data, explain_training
 from engine.runs.inbox import append_command
 from engine.runs.launch import ALREADY_SUPERVISED
