@@ -34,6 +34,14 @@ DEVICES_SECONDS = 1.0
 RUNS_SECONDS = 1.0
 
 
+class FeedFailed(Message):
+    """A round ended with an error that nobody foresaw: what is shown may be old. The next round tries again."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
 class Feed:
     """A loop in a thread; subclasses say what happens in each round."""
 
@@ -43,6 +51,8 @@ class Feed:
     def __init__(self, target: MessagePump) -> None:
         self.target = target
         self._stopped = Event()
+        self._failure = ""
+        """How the round before failed: the same is told once."""
 
     def stop(self) -> None:
         """End the loop soon; from any thread."""
@@ -56,10 +66,21 @@ class Feed:
         """Runs in the thread until :meth:`stop`, or until the one who listens is gone."""
         try:
             while not self.stopped:
-                self.round()
+                self._try()
                 self._stopped.wait(self.seconds)
         finally:
             self.close()
+
+    def _try(self) -> None:
+        try:
+            self.round()
+        except Exception as error:  # whatever it is, a person is told, and the feed goes on
+            failure = f"{type(error).__name__}: {error}"
+            if failure != self._failure:
+                self.post(FeedFailed(error))
+            self._failure = failure
+        else:
+            self._failure = ""
 
     @abstractmethod
     def round(self) -> None:

@@ -116,3 +116,28 @@ def test_a_stopped_feed_does_not_begin(monkeypatch: pytest.MonkeyPatch) -> None:
     feed.stop()
     feed.loop()
     assert listener.heard == []
+
+
+class Stumbling(feeds.Feed):
+    """Fails in the ways given, one for each round, then ends."""
+
+    seconds = 0.0
+
+    def __init__(self, target: MessagePump, *failures: Exception | None) -> None:
+        super().__init__(target)
+        self._failures = list(failures)
+
+    def round(self) -> None:
+        failure = self._failures.pop(0)
+        if not self._failures:
+            self.stop()
+        if failure is not None:
+            raise failure
+
+
+def test_a_round_that_fails_is_told_once_and_the_next_is_tried() -> None:
+    listener = Listener()
+    same, other = ValueError("damaged"), KeyError("other")
+    Stumbling(listener, same, ValueError("damaged"), other, None, same).loop()
+    told = [message.error for message in listener.heard if isinstance(message, feeds.FeedFailed)]
+    assert told == [same, other, same]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from textual import on
 from textual.app import ComposeResult
 from textual.screen import Screen
 
+from tui.feeds import FeedFailed
+from tui.text import printable
 from tui.widgets.frame import KeyBar, TopBar
 
 
@@ -31,3 +34,9 @@ class DeckScreen(Screen[None]):
 
     def _tell_machine(self, summary: str) -> None:
         self.query_one(TopBar).machine = summary
+
+    @on(FeedFailed)
+    def _tell_failure(self, message: FeedFailed) -> None:
+        """What is on the screen may be old: that must not go unseen."""
+        text = f"{type(message.error).__name__}: {message.error}\nWhat is shown may be old; it is read again."
+        self.notify(printable(text), title="A defect while reading", severity="error", timeout=15, markup=False)
