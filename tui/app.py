@@ -168,15 +168,24 @@ class TraindeckApp(App[None]):
         self, job: Callable[[], T], done: Callable[[T], None], *, group: str = "job",
         failed: Callable[[BaseException], None] | None = None,
     ) -> None:  # fmt: skip
-        """Run ``job`` in a thread, then ``done`` with its result here; an error goes to ``failed``, else a dialog."""
+        """Run ``job`` in a thread, then ``done`` with its result here; an error goes to ``failed``, else a dialog.
+
+        An error in ``done`` or ``failed`` themselves is shown in a dialog too.
+        """
+
+        def answer(callback: Callable[[Any], None], value: object) -> None:
+            try:
+                callback(value)
+            except Exception as error:  # the thread could not tell it to anyone
+                self.fail(error)
 
         def work() -> None:
             try:
                 result = job()
             except Exception as error:  # whatever it is, a person is told; the app and the trainings go on
-                self.call_from_thread(failed or self.fail, error)
+                self.call_from_thread(answer, failed or self.fail, error)
             else:
-                self.call_from_thread(done, result)
+                self.call_from_thread(answer, done, result)
 
         self.run_worker(work, thread=True, group=group, exit_on_error=False)
 

@@ -15,6 +15,7 @@ from tests.tui.machines import LAPTOP, workstation
 from tests.tui.recorded import BEGIN, recorded_run
 from tui.actions import ACTIONS, ANYWHERE, TITLES, actions_of, key_text
 from tui.app import TraindeckApp
+from tui.feeds import FeedFailed
 from tui.screens.dialogs import ErrorDialog
 from tui.screens.help import HelpScreen
 from tui.screens.monitor import MonitorScreen
@@ -173,6 +174,7 @@ def test_every_place_with_a_key_is_in_the_registry(place: str) -> None:
 WALK = """
 import asyncio, sys
 from tui.app import TraindeckApp
+from tui.feeds import FeedFailed
 async def walk():
     app = TraindeckApp()
     async with app.run_test(size=(80, 24)) as pilot:
@@ -193,3 +195,23 @@ def test_no_screen_imports_torch_or_numpy(tmp_path: Path) -> None:
         [sys.executable, "-c", WALK], env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+async def test_an_error_in_what_follows_a_job_is_shown() -> None:
+    app = deck()
+
+    def stumble(_: object) -> None:
+        raise KeyError("what came of it")
+
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.in_background(lambda: 1, stumble)
+        await until(pilot, lambda: isinstance(app.screen, ErrorDialog))
+        assert "what came of it" in text(app)
+
+
+async def test_a_feed_that_fails_is_seen() -> None:
+    app = deck()
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        app.screen.post_message(FeedFailed(ValueError("not \x1b[2Jforeseen")))
+        await until(pilot, lambda: "foreseen" in text(app))
+        assert "may be old" in text(app)
