@@ -24,6 +24,8 @@ class Act(IntEnum):
 
 ACTS = {"checkpoint": Act.CHECKPOINT, "resume": Act.RESUME, "pause": Act.PAUSE, "stop": Act.STOP}
 
+NOT_SAVED = "the checkpoint was not written: the notices of the run say why"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
@@ -65,10 +67,14 @@ class Control:
             return True
         return self._inbox is not None and self._inbox.has("stop")
 
-    def done(self, decision: Decision, message: str = "", *, accepted: bool = True) -> None:
-        """Acknowledge the request behind ``decision``, if there is one."""
+    def done(self, decision: Decision, message: str = "", *, saved: bool = True) -> None:
+        """Acknowledge the request behind ``decision``, if there is one; ``saved``: whether it left a checkpoint.
+
+        Without one a pause is still a pause and a stop a stop, but a request for a checkpoint came to nothing.
+        """
         if decision.command is not None:
-            self._acknowledge(decision.command, accepted, message)
+            accepted = saved or decision.command.action != "checkpoint"
+            self._acknowledge(decision.command, accepted, message if saved else NOT_SAVED)
 
     def refuse_rest(self) -> None:
         """Answer the requests that came too late."""

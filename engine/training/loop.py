@@ -71,12 +71,10 @@ def run_steps(session: Session) -> str:
         match decision.act:
             case Act.STOP:
                 session.tell_state("stopping", decision.reason)
-                checkpoint(session)
-                session.control.done(decision)
+                session.control.done(decision, saved=checkpoint(session))
                 return "stopped"
             case Act.CHECKPOINT:
-                checkpoint(session)
-                session.control.done(decision)
+                session.control.done(decision, saved=checkpoint(session))
             case Act.PAUSE:
                 if not pause(session, decision):
                     return "stopped"

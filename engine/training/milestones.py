@@ -77,28 +77,30 @@ def write_sample(session: Session) -> None:
     session.reporter.emit(Sample(prompt=evaluation.prompt, text=text))
 
 
-def checkpoint(session: Session, *, validated: bool = False) -> None:
+def checkpoint(session: Session, *, validated: bool = False) -> bool:
     """Save the training, once per step at most; ``validated`` scores it first, so that it can be the best.
 
     What cannot be written, or is not worth it, is told and stops nothing: the earlier checkpoints are kept.
+    Returns on all ranks whether this step is saved; where it is not, the next call tries again.
     """
     if session.saved_step == session.step:
-        return
+        return True
     if validated:
         evaluate(session)
     synchronise(session.device)
     with session.clock.aside():
-        if session.ranks.rank == 0:
-            _save(session)
-        session.ranks.highest([0])  # nobody goes on, or ends, before it is written
-    session.saved_step = session.step
+        is_saved = session.ranks.rank == 0 and _save(session)
+        (agreed,) = session.ranks.highest([is_saved])  # nobody goes on, or ends, before it is written
+    if agreed:
+        session.saved_step = session.step
+    return bool(agreed)
 
 
-def _save(session: Session) -> None:
+def _save(session: Session) -> bool:
     run, spec = session.inputs.run, session.inputs.spec.checkpoint
     if not weights_are_finite(session.model):
         session.reporter.notice("no checkpoint: the weights are not finite; earlier ones are kept", "error")
-        return
+        return False
     begin = time.perf_counter()
     is_validated = session.validated_step == session.step
     try:
@@ -113,7 +115,7 @@ def _save(session: Session) -> None:
         manifest = read_manifest(folder)
     except CheckpointError as error:
         session.reporter.notice(f"{error.title}: {error.message}. {error.hint}", "error")
-        return
+        return False
     best = best_checkpoint(run)
     session.reporter.emit(
         Checkpoint(
@@ -125,3 +127,4 @@ def _save(session: Session) -> None:
     )
     for name in remove_superfluous(run, spec):
         session.reporter.emit(CheckpointRemoved(name=name))
+    return True

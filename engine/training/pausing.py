@@ -17,23 +17,23 @@ def pause(session: Session, decision: Decision) -> bool:
     The wait counts neither as elapsed nor as trained time.
     """
     session.tell_state("pausing", decision.reason)
-    checkpoint(session)
+    saved = checkpoint(session)
     session.tell_state("paused", decision.reason)
-    session.control.done(decision)
+    session.control.done(decision, saved=saved)
     with session.clock.paused():
         while True:
             decision = session.control.decide(session.elapsed_seconds, paused=True)
             match decision.act:
                 case Act.STOP:
                     session.tell_state("stopping", decision.reason)
-                    session.control.done(decision)
+                    session.control.done(decision, saved=checkpoint(session))
                     return False
                 case Act.RESUME:
                     session.tell_state("running", decision.reason)
                     session.control.done(decision)
                     return True
                 case Act.CHECKPOINT:
-                    checkpoint(session)
-                    session.control.done(decision, "the pause had saved it already")
+                    message = "it was saved already" if session.saved_step == session.step else ""
+                    session.control.done(decision, message, saved=checkpoint(session))
                 case _:
                     time.sleep(POLL_SECONDS)

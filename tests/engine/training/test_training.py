@@ -27,6 +27,7 @@ from engine.contract.events import (
 from engine.contract.rundir import Command, complete_checkpoints
 from engine.training.failure import TrainingError
 from engine.training.loop import train
+from engine.training.milestones import checkpoint
 
 
 def losses(events_of, run) -> dict[int, float]:
@@ -166,6 +167,28 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_training(make_run, events_
     assert "Make room" in notices[0].message
     assert not complete_checkpoints(run)
     assert list(run.checkpoints.iterdir()) == []
+
+
+@pytest.mark.parametrize(("action", "accepted"), [("checkpoint", False), ("stop", True)])
+def test_a_request_is_told_when_nothing_was_saved(make_run, events_of, open_session, small_files, action, accepted):
+    run = make_run("budget.max_steps=3")
+    session = open_session(run)
+    asked = Command(id="now", action=action, time=time.time() + 1)
+    run.commands.write_bytes(msgspec.json.encode(asked) + b"\n")
+    train(session)
+    (done,) = events_of(run, CommandDone)
+    assert done.accepted is accepted
+    assert "not written" in done.message
+    assert session.saved_step is None
+
+
+def test_a_step_that_was_not_saved_is_tried_again(make_run, events_of, open_session, small_files):
+    session = open_session(make_run())
+    assert not checkpoint(session)
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert checkpoint(session)
+    assert [event.name for event in events_of(session.inputs.run, Checkpoint)] == ["step-0"]
 
 
 def test_a_checkpoint_of_another_model_or_optimiser_is_refused_by_name(make_run, open_session, change_spec):
