@@ -127,7 +127,7 @@ class Train(Event, kw_only=True, tag="train"):
     step_seconds: float
     """Mean over the interval."""
     elapsed_seconds: float
-    """Trained time since the start, over all resumes, pauses not counted."""
+    """Since training first began, over all resumes, with evaluations, samples and checkpoints; pauses not counted."""
     data_wait_seconds: float | None = None
     """Of one step, mean over the interval."""
 
@@ -140,7 +140,8 @@ class Validation(Event, kw_only=True, tag="validation"):
     perplexity: float | None
     """``exp(loss)``; None when it overflows or the loss is not finite."""
     bits_per_byte: float | None
-    """Nats over all tokens / (ln 2 x bytes of the text): compares across tokenizers."""
+    """Compares across tokenizers: nats over all tokens / (ln 2 x bytes of the text). With ``evaluation.max_batches``
+    the mean loss of that part, by the mean number of bytes per token of the whole set."""
     tokens: int
     seconds: float
 

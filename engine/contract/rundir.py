@@ -100,8 +100,12 @@ class RunDirectory:
 
     @property
     def errors(self) -> Path:
-        """Folder where each rank leaves the reason of its failure (torchrun's error files)."""
+        """Folder where each rank leaves the reason of its failure."""
         return self.path / "errors"
+
+    def error_of(self, rank: int) -> Path:
+        """``WorkerError`` as JSON, where that rank failed."""
+        return self.errors / f"rank{rank}.json"
 
     @property
     def export(self) -> Path:
@@ -117,6 +121,20 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     action: str
     time: float
+
+
+class WorkerError(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a worker failed: what it leaves in ``errors/rank<k>.json``."""
+
+    title: str
+    message: str
+    hint: str = ""
+    exception: str | None = None
+    """Class name of the Python exception."""
+    rank: int
+    traceback: str = ""
+    consequence: bool = False
+    """Whether the end of another rank caused this one: that rank's word says more."""
 
 
 class CheckpointManifest(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,12 +19,12 @@ from engine.contract.durable import sync_folder, write_durably
 from engine.contract.errors import RunError
 from engine.contract.layout import Layout
 from engine.contract.machine import Machine
+from engine.contract.plan import PlanFile
 from engine.contract.rundir import RunDirectory, RunInfo
 from engine.contract.spec import RunSpec
 from engine.contract.specfile import dump_spec
 from engine.runs.anchor import anchored
 from engine.runs.home import runs_folder
-from engine.runs.plan import PlanFile
 
 
 def create_run(

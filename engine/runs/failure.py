@@ -9,23 +9,12 @@ import msgspec
 
 from engine.contract.events import Failure
 from engine.contract.journal import EventReader
-from engine.contract.rundir import RunDirectory
+from engine.contract.records import read_record
+from engine.contract.rundir import RunDirectory, WorkerError
 from engine.runs.logfile import log_tail
 from engine.runs.processes import RankProcess, read_ranks
 
 _VMSTAT = Path("/proc/vmstat")
-
-
-class WorkerError(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker leaves in ``errors/rank<k>.json``."""
-
-    title: str
-    message: str
-    hint: str = ""
-    exception: str | None = None
-    rank: int
-    consequence: bool = False
-    """Whether the end of another rank caused it."""
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,11 +78,9 @@ def _read_errors(run: RunDirectory) -> dict[int, tuple[WorkerError, float]]:
     """Error and time of each rank that left one."""
     found = {}
     for path in run.errors.glob("rank*.json"):
-        try:
-            error = msgspec.json.decode(path.read_bytes(), type=WorkerError)
-        except (OSError, msgspec.MsgspecError):
-            continue  # a full disk cut it short: exit code and log have to do
-        found[error.rank] = (error, path.stat().st_mtime)
+        error = read_record(path, WorkerError)
+        if error is not None:  # a full disk cut the others short: exit code and log have to do
+            found[error.rank] = (error, path.stat().st_mtime)
     return found
 
 

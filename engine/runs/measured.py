@@ -7,11 +7,9 @@ from typing import NamedTuple
 
 from engine.contract.events import Started, Train, Validation
 from engine.contract.rundir import RunDirectory
+from engine.runs.pace import WINDOW, Logged
 from engine.runs.rare import read_rare
 from engine.runs.scan import backwards
-
-RECENT = 20
-"""Logged intervals over which the present speed is averaged."""
 
 
 class Measured(NamedTuple):
@@ -20,7 +18,7 @@ class Measured(NamedTuple):
     started: Started | None
     validations: Sequence[Validation]
     train: Train | None
-    tokens_per_second: float | None
+    logged: Logged
     step: int | None
 
 
@@ -39,9 +37,12 @@ def read_measured(run: RunDirectory) -> Measured:
             limit = event.step if limit is None else min(limit, event.step)
         elif isinstance(event, Train) and (limit is None or (event.step or 0) <= limit):
             recent.append(event)
-            if len(recent) == RECENT:
+            if limit is not None or len(recent) > WINDOW:
                 break
-    speed = None
-    if recent and limit is None:
-        speed = sum(event.tokens_per_second for event in recent) / len(recent)
-    return Measured(rare.started, rare.validations, recent[0] if recent else None, speed, step)
+    logged = recent[::-1] if limit is None else []  # how fast it was before a resume says little
+    columns = Logged(
+        tokens=[event.tokens for event in logged],
+        elapsed=[event.elapsed_seconds for event in logged],
+        rates=[event.tokens_per_second for event in logged],
+    )
+    return Measured(rare.started, rare.validations, recent[0] if recent else None, columns, step)

@@ -9,6 +9,7 @@ from engine.contract.events import State
 from engine.contract.rundir import RunDirectory, RunInfo
 from engine.contract.states import ENDED, LIVE, RunStateName
 from engine.runs.liveness import lost_because
+from engine.runs.pace import newest_state
 from engine.runs.rare import read_rare
 
 
@@ -36,9 +37,4 @@ def read_state(run: RunDirectory, info: RunInfo | None = None) -> tuple[RunState
 
 
 def _said(run: RunDirectory) -> State | None:
-    """The newest State by time; the supervisor's word on how its newest attempt ended is final."""
-    supervisor = read_rare(run.events_of("supervisor")).state
-    rank0 = read_rare(run.events_of("rank0")).state
-    if supervisor is None or rank0 is None or supervisor.state in ENDED:
-        return supervisor or rank0
-    return max(supervisor, rank0, key=lambda state: state.time)
+    return newest_state(read_rare(run.events_of("supervisor")).state, read_rare(run.events_of("rank0")).state)

@@ -8,14 +8,15 @@ from pathlib import Path
 import msgspec
 
 from engine.contract.errors import RunError, nearest
-from engine.contract.events import DevicesFound, Started, Telemetry, Train
+from engine.contract.events import DevicesFound, Telemetry
 from engine.contract.layout import Layout
 from engine.contract.machine import Device, DeviceSample
+from engine.contract.plan import read_plan
 from engine.contract.rundir import RUN_ID, RunDirectory
 from engine.contract.states import ENDED, LIVE, RunStateName
 from engine.runs.home import runs_folder
 from engine.runs.measured import read_measured
-from engine.runs.plan import read_plan
+from engine.runs.pace import eta_seconds, recent_speed
 from engine.runs.rare import forget
 from engine.runs.scan import backwards, only
 from engine.runs.state import read_info, read_state
@@ -43,9 +44,9 @@ class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
     best_validation_loss: float | None = None
     tokens_per_second: float | None = None
     elapsed_seconds: float | None = None
-    """Trained time, pauses and data preparation not counted."""
+    """Since training began, with evaluations and checkpoints; pauses and the preparation of the data not counted."""
     eta_seconds: float | None = None
-    """Until the budget is used up, at the present speed; None unless it is training."""
+    """Until the budget is used up, at the present pace; None unless it is training."""
     layout: Layout | None = None
     devices: tuple[Device, ...] = ()
     """What the run uses; readings only while it is live."""
@@ -76,9 +77,9 @@ def read_status(run: RunDirectory) -> RunStatus:
         validation_loss=None if last is None else last.loss,
         validation_perplexity=None if last is None else last.perplexity,
         best_validation_loss=min(best) if best else None,
-        tokens_per_second=measured.tokens_per_second,
+        tokens_per_second=recent_speed(measured.logged),
         elapsed_seconds=None if train is None else train.elapsed_seconds,
-        eta_seconds=_eta(started, train, measured.tokens_per_second) if state == "running" else None,
+        eta_seconds=eta_seconds(started, measured.step, measured.logged) if state == "running" else None,
         layout=None if plan is None else plan.layout,
         devices=read_devices(run, live=state in LIVE),
     )
@@ -95,21 +96,6 @@ def read_devices(run: RunDirectory, *, live: bool) -> tuple[Device, ...]:
         samples = {(sample.kind, sample.index): sample for sample in newest.samples} if newest else {}
         devices += [_merged(device, samples.get((device.kind, device.index))) for device in found.devices]
     return tuple(devices)
-
-
-def _eta(started: Started | None, train: Train | None, tokens_per_second: float | None) -> float | None:
-    """Seconds until the first of the limits is met; None where there is no measurement or no limit."""
-    if started is None or train is None or not tokens_per_second:
-        return None
-    left = []
-    if started.max_steps is not None:
-        steps = max(0, started.max_steps - (train.step or 0))
-        left.append(steps * started.batch_size * started.sequence_length / tokens_per_second)
-    if started.max_tokens is not None:
-        left.append(max(0, started.max_tokens - train.tokens) / tokens_per_second)
-    if started.max_seconds is not None:
-        left.append(max(0.0, started.max_seconds - train.elapsed_seconds))
-    return min(left) if left else None
 
 
 def _merged(device: Device, sample: DeviceSample | None) -> Device:

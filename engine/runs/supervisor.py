@@ -23,6 +23,7 @@ import msgspec
 from engine.contract.durable import write_durably
 from engine.contract.events import CommandDone, Detached, Ended, Failure, Launched, Notice, Started, State, Train
 from engine.contract.journal import LineReader
+from engine.contract.plan import PlanFile, read_plan
 from engine.contract.rundir import Command, RunDirectory
 from engine.contract.states import RunStateName
 from engine.hardware.host import host_name, identity
@@ -32,7 +33,6 @@ from engine.runs.detach import How, warning
 from engine.runs.failure import Attempt, explain_data, explain_training
 from engine.runs.inbox import append_command
 from engine.runs.launch import ALREADY_SUPERVISED
-from engine.runs.plan import PlanFile, read_plan
 from engine.runs.processes import Known, end_leftovers, folder_of, read_ranks
 from engine.runs.reporter import Reporter
 from engine.runs.scan import backwards

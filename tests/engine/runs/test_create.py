@@ -11,10 +11,10 @@ import pytest
 
 from engine.contract.errors import RunError, SpecError
 from engine.contract.layout import Layout
+from engine.contract.plan import read_plan
 from engine.contract.rundir import RunDirectory, RunInfo
 from engine.contract.spec import BudgetSpec, DataSpec, RunSpec, TokenizerSpec
 from engine.contract.specfile import read_spec
-from engine.runs.plan import read_plan
 
 NewRun = Callable[..., RunDirectory]
 

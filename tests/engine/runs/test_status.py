@@ -85,6 +85,20 @@ def test_a_running_run(new_run: NewRun, tmp_path: Path) -> None:
     assert (gone.step, gone.train_loss) == (51, 1.5)
 
 
+def test_the_time_left_counts_evaluations(new_run: NewRun) -> None:
+    run = new_run()
+    events = [_train(step) for step in range(1, 51)]
+    for event in events:
+        event.elapsed_seconds *= 3  # two thirds of the time go into evaluations
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        _supervised_by(run, process.pid)
+        _write(run, "rank0", _started(), State(state="running"), *events)
+        status = read_status(run)
+        process.communicate(b"\n")
+    assert status.tokens_per_second == pytest.approx(1000)
+    assert status.eta_seconds == pytest.approx(50 * 0.4 * 3)
+
+
 def test_the_supervisors_end_is_final_for_its_attempt(new_run: NewRun) -> None:
     run = new_run()
     _write(run, "supervisor", State(state="starting"), at=10.0)

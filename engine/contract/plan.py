@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from engine.contract.layout import Layout
+from engine.contract.records import read_record
 from engine.contract.rundir import RunDirectory
 from engine.contract.spec import BudgetSpec
 
@@ -16,16 +17,13 @@ class PlanFile(msgspec.Struct, frozen=True, kw_only=True):
 
     schema: int = 1
     layout: Layout
-    budget: BudgetSpec
+    budget: BudgetSpec = msgspec.field(default_factory=BudgetSpec)
     """As in the spec: listing many runs reads no TOML."""
-    sequence_length: int
+    sequence_length: int | None = None
     estimate: dict[str, Any] | None = None
     """The object that ``traindeck plan --json`` prints; None where nothing was estimated."""
 
 
 def read_plan(run: RunDirectory) -> PlanFile | None:
-    """What ``plan.json`` says; None where it is missing or of another form (a newer version)."""
-    try:
-        return msgspec.json.decode(run.plan.read_bytes(), type=PlanFile)
-    except (OSError, msgspec.MsgspecError):
-        return None
+    """What ``plan.json`` says; None where it is missing, damaged, or of another form (a newer version)."""
+    return read_record(run.plan, PlanFile)
