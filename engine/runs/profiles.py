@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from engine.contract.check import name_problem
+from engine.contract.check import name_problem, require
 from engine.contract.errors import ProfileError, SpecError, nearest
 from engine.contract.spec import RunSpec
 from engine.contract.specfile import dump_spec, override_spec, parse_spec, read_spec
@@ -99,6 +99,24 @@ def save_profile(name: str, spec: RunSpec, *, overwrite: bool = False) -> None:
             raise _taken(name, "Choose another name, or overwrite it.")
         registry.profiles.remove(doc_ids=[record.id for record in present])
         registry.profiles.insert({"name": name, "toml": text})
+
+
+def save_checked(name: str, spec: RunSpec, *, overwrite: bool = False, origin: str = "the spec") -> None:
+    """As :func:`save_profile`, for a spec that can be run only. Raises SpecError with all its problems, too."""
+    require(msgspec.structs.replace(spec, name=name), origin=origin)
+    save_profile(name, spec, overwrite=overwrite)
+
+
+def import_profile(path: Path, name: str | None = None, *, overwrite: bool = False) -> str:
+    """Read a file into a profile of one's own and return its name: ``name``, else the spec's, else the file's.
+
+    Raises SpecError for a file that cannot be read or run, and ProfileError as :func:`save_profile` does.
+    """
+    path = path.expanduser()
+    spec = read_spec(path)
+    own = name or (spec.name if spec.name != RunSpec().name else path.stem)
+    save_checked(own, spec, overwrite=overwrite, origin=str(path))
+    return own
 
 
 def clone_profile(name: str, new_name: str) -> None:

@@ -148,3 +148,25 @@ def test_find_spec_takes_profiles_files_and_overrides(tmp_path: Path) -> None:
         profiles.find_spec("nothing-of-that-name")
     with pytest.raises(SpecError, match=r"missing\.toml"):
         profiles.find_spec("missing.toml")
+
+
+def test_what_cannot_run_is_not_kept(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="nothing says when to stop"):
+        profiles.save_checked("mine", SPEC)
+    (tmp_path / "bad.toml").write_text("[optim]\nlr = -1\n")
+    with pytest.raises(SpecError, match=r"bad\.toml"):
+        profiles.import_profile(tmp_path / "bad.toml")
+    assert _own() == {}
+
+
+def test_an_imported_profile_is_called_as_asked_or_as_the_file_says(tmp_path: Path) -> None:
+    budget = "[budget]\nmax_steps = 5\n"
+    (tmp_path / "file.toml").write_text('name = "inside"\n' + budget)
+    (tmp_path / "plain.toml").write_text(budget)
+    assert profiles.import_profile(tmp_path / "file.toml") == "inside"
+    assert profiles.import_profile(tmp_path / "file.toml", "asked") == "asked"
+    assert profiles.import_profile(tmp_path / "plain.toml") == "plain"
+    assert profiles.load_profile("asked").budget.max_steps == 5
+    with pytest.raises(ProfileError, match="taken"):
+        profiles.import_profile(tmp_path / "plain.toml")
+    assert profiles.import_profile(tmp_path / "plain.toml", overwrite=True) == "plain"
