@@ -14,10 +14,12 @@ from engine.contract.errors import TraindeckError
 from engine.contract.events import AnyEvent, Codec, Train, Unknown
 from engine.contract.journal import LineReader
 from engine.contract.layout import Layout
+from engine.contract.plan import read_plan
+from engine.contract.records import UNREADABLE, read_record
 from engine.contract.rundir import RunDirectory, RunInfo
 from engine.contract.spec import RunSpec
 from engine.contract.specfile import read_spec
-from tui.state import TrainBlock
+from tui.blocks import TrainBlock
 
 TELEMETRY_TAIL_BYTES = 512 << 10
 """Of the device samples only the last minutes are shown: older ones are not read."""
@@ -40,26 +42,12 @@ class RunHead:
 
 def read_head(run: RunDirectory) -> RunHead:
     """The small files of ``run``; damage in one does not hide the others."""
-    info: RunInfo | None = None
-    spec: RunSpec | None = None
-    layout: Layout | None = None
-    try:
-        info = msgspec.json.decode(run.info.read_bytes(), type=RunInfo)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-        info = None
     try:
         spec = read_spec(run.spec)
     except TraindeckError:
         spec = None
-    try:
-        layout = msgspec.json.decode(run.plan.read_bytes(), type=_Plan).layout
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-        layout = None
-    return RunHead(info=info, spec=spec, layout=layout)
-
-
-class _Plan(msgspec.Struct):
-    layout: Layout
+    plan = read_plan(run)
+    return RunHead(info=read_record(run.info, RunInfo), spec=spec, layout=plan.layout if plan else None)
 
 
 class RunFollower:
@@ -71,13 +59,12 @@ class RunFollower:
 
     _lines: ClassVar[msgspec.json.Decoder[AnyEvent]] = msgspec.json.Decoder(AnyEvent)
 
-    def __init__(self, run: RunDirectory, *, history: bool = True) -> None:
+    def __init__(self, run: RunDirectory) -> None:
         self.run = run
         self.skipped = 0
         """Lines of kinds that this version does not know, and damaged ones."""
         self.more = False
         """Whether the last read stopped before the end of a file."""
-        self._history = history
         self._readers: dict[Path, tuple[str, LineReader]] = {}
 
     def read(self) -> list[tuple[str, AnyEvent]]:
@@ -106,15 +93,13 @@ class RunFollower:
             for name in names:
                 path = folder / name
                 if name.endswith(".jsonl") and path not in self._readers:
-                    reader = LineReader(path)
+                    reader = _HeadAndTail(path) if prefix else LineReader(path)
                     self._readers[path] = (prefix + name.removesuffix(".jsonl"), reader)
-                    if prefix and self._history:
-                        self._readers[path] = (prefix + name.removesuffix(".jsonl"), _HeadAndTail(path))
 
     def _decode(self, lines: list[bytes]) -> list[AnyEvent]:
         try:
             return self._lines.decode_lines(b"\n".join(lines))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             events = []
             for line in lines:  # one of them is of a newer kind, or damaged: find out which
                 event = Codec.decode(line)

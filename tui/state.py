@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -14,14 +12,10 @@ from engine.contract.events import (
     AnyEvent,
     Checkpoint,
     CheckpointRemoved,
-    CommandDone,
     DataReady,
     Detached,
     DevicesFound,
-    Ended,
     Failure,
-    Launched,
-    Notice,
     Progress,
     Sample,
     Started,
@@ -34,60 +28,16 @@ from engine.contract.layout import Layout
 from engine.contract.machine import Device, DeviceSample
 from engine.contract.rundir import RunInfo
 from engine.contract.spec import RunSpec
-from engine.contract.states import ENDED, LIVE
+from engine.contract.states import LIVE
+from engine.runs import pace
+from tui.blocks import TRAIN_COLUMNS, TrainBlock
+from tui.happenings import Happening, happening
 from tui.series import NAN, Derived, Series, Table, perplexity
 
 HISTORY = 240
 """Samples kept of each device: four minutes at one a second."""
-RECENT = 20
-"""Logging intervals over which speed is averaged for the time left."""
-TRAIN_COLUMNS = ("train_loss", "lr", "grad_norm", "tokens_per_second", "step_seconds")
 DeviceKey = tuple[str, int]
 """Kind and index: a CPU has an index of its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainBlock:
-    """Consecutive :class:`Train` events as columns: folded at once, however many they are."""
-
-    axes: tuple[array[float], array[float], array[float]]
-    """Steps (ascending), tokens, trained seconds."""
-    columns: tuple[array[float], ...]
-    """In the order of ``TRAIN_COLUMNS``."""
-    last: Train
-
-    @classmethod
-    def of(cls, events: list[Train]) -> TrainBlock:
-        def column(values: list[float | None]) -> array[float]:
-            return array("d", [NAN if value is None else value for value in values])
-
-        return cls(
-            axes=(
-                column([event.step for event in events]),
-                array("d", [event.tokens for event in events]),
-                array("d", [event.elapsed_seconds for event in events]),
-            ),
-            columns=(
-                column([event.loss for event in events]),
-                array("d", [event.lr for event in events]),
-                column([event.grad_norm for event in events]),
-                array("d", [event.tokens_per_second for event in events]),
-                array("d", [event.step_seconds for event in events]),
-            ),
-            last=events[-1],
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Happening:
-    """One line of the events pane."""
-
-    when: float
-    step: int | None
-    level: str
-    """``info``, ``warning`` or ``error``."""
-    text: str
-    """Not yet neutralised."""
 
 
 class RunView:
@@ -113,7 +63,6 @@ class RunView:
         self.checkpoints: dict[str, Checkpoint] = {}
         self.checkpoint: Checkpoint | None = None
         self.failure: Failure | None = None
-        self.ended: Ended | None = None
         self.detached: Detached | None = None
         self.happenings: deque[Happening] = deque(maxlen=500)
         self.devices: dict[DeviceKey, Device] = {}
@@ -123,6 +72,8 @@ class RunView:
         self.history: dict[DeviceKey, deque[float]] = {}
         """Utilisation of each device, newest last; NaN where unknown."""
         self._train = Table(TRAIN_COLUMNS)
+        self._since = 0
+        """Rows of the attempts before: the machine may be another now, so they say nothing of its speed."""
         self._validation = Table(("validation_loss", "bits_per_byte"))
         self.series: dict[str, Series | Derived] = {**self._train.series, **self._validation.series}
         self.series["train_perplexity"] = Derived(self._train.series["train_loss"], perplexity)
@@ -133,7 +84,7 @@ class RunView:
     @property
     def state(self) -> str:
         """One of the states of a run. The newest word wins, but the supervisor's last word is final."""
-        newest = self._newest_state()
+        newest = pace.newest_state(self._supervisor_state, self._worker_state)
         state = "queued" if newest is None else newest.state
         return "lost" if state in LIVE and self.lost_because else state
 
@@ -142,15 +93,8 @@ class RunView:
         """Why it is in that state, in words; may be empty."""
         if self.state == "lost":
             return self.lost_because or ""
-        newest = self._newest_state()
+        newest = pace.newest_state(self._supervisor_state, self._worker_state)
         return newest.reason if newest else ""
-
-    def _newest_state(self) -> State | None:
-        supervisor, worker = self._supervisor_state, self._worker_state
-        if supervisor is None or worker is None:
-            return supervisor or worker
-        final = supervisor.state in ENDED or supervisor.time >= worker.time
-        return supervisor if final else worker
 
     @property
     def is_live(self) -> bool:
@@ -178,15 +122,18 @@ class RunView:
 
     @property
     def elapsed_seconds(self) -> float | None:
-        """Trained time over all resumes."""
+        """Time in training over all resumes, evaluations and checkpoints included."""
         return self.train.elapsed_seconds if self.train else None
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Mean over the last logging intervals; None before the first."""
-        rates = self._train.series["tokens_per_second"]
-        found = rates.stretch(max(0, len(rates) - RECENT), len(rates))
-        return found.mean if found else None
+        """Speed over the last logging intervals, without evaluations; None before the first."""
+        return pace.recent_speed(self._logged())
+
+    def _logged(self) -> pace.Logged:
+        first = max(self._since, len(self._train) - pace.WINDOW - 1)
+        axes, rates = self._train.axes, self._train.series["tokens_per_second"].y
+        return pace.Logged(axes["tokens"][first:], axes["seconds"][first:], rates[first:])
 
     @property
     def best_validation(self) -> Validation | None:
@@ -219,20 +166,10 @@ class RunView:
         return max(shares, key=lambda share: share[0], default=(None, ""))
 
     def eta_seconds(self) -> float | None:
-        """Seconds of training until the first budget is used up, at the recent speed; None unless it is training."""
-        begun, speed = self.started, self.tokens_per_second
-        if begun is None or self.state != "running":
+        """Seconds until the first budget is used up, as fast as lately; None unless it is training."""
+        if self.state != "running":
             return None
-        left = []
-        if begun.max_seconds is not None:
-            left.append(begun.max_seconds - (self.elapsed_seconds or 0.0))
-        if speed:
-            tokens_per_step = begun.batch_size * begun.sequence_length
-            if begun.max_steps is not None:
-                left.append((begun.max_steps - self.step) * tokens_per_step / speed)
-            if begun.max_tokens is not None:
-                left.append((begun.max_tokens - self.tokens) / speed)
-        return max(0.0, min(left)) if left else None
+        return pace.eta_seconds(self.started, self.step, self._logged())
 
     def live_devices(self) -> list[Device]:
         """The devices of the run with their newest readings (unknown once it has ended), the CPU last."""
@@ -269,27 +206,31 @@ class RunView:
         fold = _FOLDS.get(type(event))
         if fold is not None:
             fold(self, event)
+        if not isinstance(event, TrainBlock):
+            self._tell(event)
+
+    def _tell(self, event: AnyEvent) -> None:
+        if (told := happening(event)) is not None:
+            self.happenings.append(told)
 
     def _on_supervisor_state(self, event: State) -> None:
         if self._supervisor_state is None or event.time >= self._supervisor_state.time:
             self._supervisor_state = event
-            if event.state in {"queued", "starting"}:  # another attempt: how the one before ended is history
-                self.ended = None
-                if self.failure is not None and self.failure.time <= event.time:
-                    self.failure = None
-        self._happened(event, "error" if event.state == "failed" else "info", _state_words(event))
+            again = event.state in {"queued", "starting"}
+            if again and self.failure is not None and self.failure.time <= event.time:
+                self.failure = None  # how the attempt before failed is history
+        self._tell(event)
 
     def _on_started(self, event: Started) -> None:
         self.started = event
         step = event.step or 0
         self._train.drop_after(step)
+        self._since = len(self._train)
         self._validation.drop_after(step)
         self.validations = [found for found in self.validations if (found.step or 0) <= step]
         self.validation = self.validations[-1] if self.validations else None
         if self.train is not None and (self.train.step or 0) > step:
             self.train = None  # its numbers are of steps that will be made again
-        if event.resumed_from:
-            self._happened(event, "info", f"goes on from checkpoint {event.resumed_from}")
 
     def _on_train(self, event: Train) -> None:
         self.train = event
@@ -316,12 +257,9 @@ class RunView:
     def _on_data(self, event: DataReady) -> None:
         self.data = event
         self.progress = None
-        words = "was prepared before" if event.cached else "is prepared"
-        self._happened(event, "info", f"the data {words}: {event.train_tokens:,} tokens to train on")
 
     def _on_checkpoint(self, event: Checkpoint) -> None:
         self.checkpoint = self.checkpoints[event.name] = event
-        self._happened(event, "info", f"checkpoint {event.name}" + (" (best so far)" if event.best else ""))
 
     def _on_checkpoint_removed(self, event: CheckpointRemoved) -> None:
         self.checkpoints.pop(event.name, None)
@@ -329,25 +267,9 @@ class RunView:
     def _on_failure(self, event: Failure) -> None:
         if self.failure is None or event.time >= self.failure.time:
             self.failure = event
-        self._happened(event, "error", f"{event.title}: {event.message}" if event.message else event.title)
-
-    def _on_ended(self, event: Ended) -> None:
-        self.ended = event
 
     def _on_sample(self, event: Sample) -> None:
         self.samples.append(event)
-        self._happened(event, "info", "wrote a sample of text")
-
-    def _on_notice(self, event: Notice) -> None:
-        self._happened(event, event.level, event.message)
-
-    def _on_command(self, event: CommandDone) -> None:
-        said = f": {event.message}" if event.message else ""
-        words = f"{event.action} done{said}" if event.accepted else f"{event.action} refused{said}"
-        self._happened(event, "info" if event.accepted else "warning", words)
-
-    def _on_launched(self, event: Launched) -> None:
-        self._happened(event, "info", f"started the {event.what} process (pid {event.pid})")
 
     def _on_detached(self, event: Detached) -> None:
         self.detached = event
@@ -366,13 +288,6 @@ class RunView:
                 NAN if sample.utilisation is None else sample.utilisation
             )
 
-    def _happened(self, event: Any, level: str, text: str) -> None:
-        self.happenings.append(Happening(when=event.time, step=event.step, level=level, text=text))
-
-
-def _state_words(event: State) -> str:
-    return f"{event.state}: {event.reason}" if event.reason else event.state
-
 
 _FOLDS: dict[type, Callable[[RunView, Any], None]] = {
     Train: RunView._on_train,
@@ -386,10 +301,6 @@ _FOLDS: dict[type, Callable[[RunView, Any], None]] = {
     Checkpoint: RunView._on_checkpoint,
     CheckpointRemoved: RunView._on_checkpoint_removed,
     Failure: RunView._on_failure,
-    Ended: RunView._on_ended,
-    Notice: RunView._on_notice,
-    CommandDone: RunView._on_command,
-    Launched: RunView._on_launched,
     Detached: RunView._on_detached,
     DevicesFound: RunView._on_devices,
 }

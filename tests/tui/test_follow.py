@@ -7,8 +7,9 @@ from engine.contract.events import Codec, Notice, Telemetry, Train
 from engine.contract.journal import Journal
 from engine.contract.rundir import RunDirectory
 from tests.tui.recorded import Clock, recorded_run, started, train
+from tui.blocks import TrainBlock
 from tui.follow import LogTail, RunFollower, read_head
-from tui.state import RunView, TrainBlock
+from tui.state import RunView
 
 
 def test_only_what_is_new_is_read(tmp_path: Path) -> None:

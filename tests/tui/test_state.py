@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from engine.contract.events import Failure, Notice, State
+from engine.contract.events import Detached, Failure, Notice, State
 from tests.tui.recorded import STEP_SECONDS, TOKENS_PER_STEP, loss_at, recorded_run, started, train, validation
+from tui.blocks import TrainBlock
 from tui.follow import RunFollower
-from tui.state import RunView, TrainBlock
+from tui.state import RunView
+from tui.widgets.run_panes import figures
 
 
 def viewed(*events: object) -> RunView:
@@ -135,3 +137,34 @@ def test_the_history_of_devices_is_bounded(tmp_path: Path) -> None:
         for _ in range(10):
             view.apply(event, source)
     assert max(len(past) for past in view.history.values()) == 240
+
+
+def test_the_time_left_counts_evaluations_and_speed_weighs_intervals_by_their_length() -> None:
+    """Each second interval is slow, and each takes four times as long as its steps alone: an evaluation."""
+    begun = started(max_steps=200)
+    view = viewed(State(state="running"), begun)
+    for step in range(1, 101):
+        event = train(step)
+        seconds = 0.5 if step % 2 else 1.5
+        event.tokens_per_second, event.step_seconds = TOKENS_PER_STEP / seconds, seconds
+        event.elapsed_seconds = step * 4.0
+        view.apply(event)
+    assert view.tokens_per_second == pytest.approx(TOKENS_PER_STEP / 1.0)
+    assert view.eta_seconds() == pytest.approx(100 * 4.0)
+
+
+def test_the_speed_before_a_resume_does_not_count() -> None:
+    view = viewed(started(), *map(train, range(1, 31)), started(20, resumed_from="step-20"))
+    assert view.tokens_per_second is None
+    event = train(21)
+    event.tokens_per_second = 123.0
+    view.apply(event)
+    assert view.tokens_per_second == 123.0
+
+
+def test_it_is_told_how_the_run_is_detached() -> None:
+    view = viewed(Detached(how="systemd-run", pid=77, host="atelier"))
+    assert [event.text for event in view.recent_happenings()] == [
+        "cut loose from its terminal with systemd-run (pid 77 on atelier)"
+    ]
+    assert ("cut loose with", "systemd-run", "value") in figures(view)

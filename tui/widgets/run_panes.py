@@ -71,7 +71,7 @@ class RunHeader(RunPane):
             tail: Row = [("  ", ""), (human_fraction(fraction), "value"), (f"{of}   ETA ", "label")]
             tail += [(human_duration(eta), "strong" if eta is not None else "label"), (" ", "")]
         else:
-            reason = printable(view.reason or (view.ended.reason if view.ended else ""), newlines=False)
+            reason = printable(view.reason, newlines=False)
             took = human_duration(view.elapsed_seconds)
             tail = [("  ", ""), (human_fraction(fraction), "value"), (f"   trained {took}", "label"), (" ", "")]
             if reason and row_width(tail) + cell_width(reason) + 40 < width:
@@ -119,6 +119,7 @@ def figures(view: RunView) -> list[tuple[str, str, str]]:
         ("bits per byte", human_number(last.bits_per_byte, 3) if last else UNKNOWN, "value"),
         ("devices", f"{begun.world_size} x {begun.accelerator}, {begun.precision}" if begun else UNKNOWN, "value"),
         ("optimiser", begun.optimiser if begun else UNKNOWN, "value"),
+        ("cut loose with", view.detached.how if view.detached else UNKNOWN, "value"),
         ("checkpoints kept", str(len(view.checkpoints)) if view.checkpoints else UNKNOWN, "value"),
     ]
     return [(name, printable(value, newlines=False), style) for name, value, style in rows]
