@@ -29,25 +29,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="change a field of the spec")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--force", action="store_true", help="prepare anew what is prepared already")
+    parser.add_argument("--workers", type=_count, help="processes that read and encode; one for each core if left out")
     options = parser.parse_args(arguments)
     if options.run_dir is not None:
-        return _for_run(RunDirectory(options.run_dir.resolve()))
-    return _for_spec(options.spec, options.set, as_json=options.json, force=options.force)
+        return _for_run(RunDirectory(options.run_dir.resolve()), options.workers)
+    return _for_spec(options.spec, options.set, options.workers, as_json=options.json, force=options.force)
 
 
-def _for_run(run: RunDirectory) -> int:
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("it must be 1 or more")
+    return number
+
+
+def _for_run(run: RunDirectory, workers: int | None) -> int:
     if not run.spec.is_file():
         print(f"There is no run in {run.path}: it has no {run.spec.name}", file=sys.stderr)
         return 1
     try:
         with Journal(run.events_of("data")) as journal:
-            return _failing(lambda: _prepare_or_reuse(run, journal.write), journal.write)
+            return _failing(lambda: _prepare_or_reuse(run, journal.write, workers), journal.write)
     except OSError as error:  # a full disk, say: then stderr is all that is left to tell it to
         print(f"The events of the run cannot be written: {error}", file=sys.stderr)
         return 1
 
 
-def _prepare_or_reuse(run: RunDirectory, report: Callable[[Event], None]) -> None:
+def _prepare_or_reuse(run: RunDirectory, report: Callable[[Event], None], workers: int | None) -> None:
     from engine.data.prepare import prepare, ready, require_enough  # noqa: PLC0415 - late: see _failing
 
     spec = read_spec(run.spec)
@@ -60,18 +68,18 @@ def _prepare_or_reuse(run: RunDirectory, report: Callable[[Event], None]) -> Non
             require_enough(spec, prepared.manifest)
             report(ready(prepared, cached=True))
             return
-    folder = prepare(spec, cache_folder(), report)
+    folder = prepare(spec, cache_folder(), report, workers)
     link = PreparedLink(directory=str(folder), fingerprint=open_prepared(folder).manifest.fingerprint)
     aside = run.prepared.with_suffix(".json.new")
     aside.write_bytes(msgspec.json.encode(link) + b"\n")
     aside.replace(run.prepared)
 
 
-def _for_spec(file: Path, overrides: Sequence[str], *, as_json: bool, force: bool) -> int:
+def _for_spec(file: Path, overrides: Sequence[str], workers: int | None, *, as_json: bool, force: bool) -> int:
     def prepare_and_print() -> None:
         from engine.data.prepare import prepare  # noqa: PLC0415 - late: see _failing
 
-        folder = prepare(read_spec(file, overrides), cache_folder(), _Line(), force=force)
+        folder = prepare(read_spec(file, overrides), cache_folder(), _Line(), workers, force)
         print(_summary(folder, as_json))
 
     return _failing(prepare_and_print, lambda _: None)

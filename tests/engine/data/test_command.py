@@ -132,6 +132,14 @@ def test_a_defect_is_an_event_and_a_traceback(tmp_path: Path, spec_for: Any, run
     assert (failure.exception, failure.message) == ("ZeroDivisionError", "a defect")
 
 
+def test_no_workers_at_all_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from engine.data import __main__ as entry
+
+    with pytest.raises(SystemExit, match="2"):
+        entry.main(["--spec", str(tmp_path / "spec.toml"), "--workers", "0"])
+    assert "1 or more" in capsys.readouterr().err
+
+
 def test_a_spec_file_gives_one_json_object(tmp_path: Path, spec_for: Any, command: Any, write_spec: Any) -> None:
     file = write_spec(spec_for(_stories(tmp_path), {"kind": "characters"}))
     output, _ = _finish(command("--spec", str(file), "--json", "--set", "data.max_documents=20"))
@@ -186,10 +194,10 @@ def test_killed_it_goes_on_with_what_is_finished(
 def test_killed_its_helpers_end_too(
     corpus: Path, spec_for: Any, given: Any, command: Any, write_spec: Any, home: Path
 ) -> None:
-    process = command("--spec", str(write_spec(spec_for(corpus, given))))
+    process = command("--spec", str(write_spec(spec_for(corpus, given))), "--workers", "3")
     _wait_for(lambda: list(home.glob("data/building-*/parts/*.tokens.*")), process)
     children = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
-    assert children
+    assert len(children) == 3
     process.send_signal(signal.SIGKILL)
     process.communicate()
     deadline = time.monotonic() + 20
