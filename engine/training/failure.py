@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import sys
 import traceback
 
 import msgspec
 import torch
 
+from engine.contract.durable import write_durably
 from engine.contract.errors import TraindeckError
-from engine.contract.rundir import RunDirectory
+from engine.contract.rundir import RunDirectory, WorkerError
 
 
 class TrainingError(TraindeckError):
     """A training that cannot go on."""
 
 
-class ErrorReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``errors/rank<k>.json`` holds; the supervisor makes the last event of the run from it."""
-
-    title: str
-    message: str
-    hint: str
-    exception: str
-    rank: int
-    traceback: str
-    consequence: bool = False
-    """Whether another rank's end caused this one: that rank's report says more."""
-
-
 CONNECTION_SIGNS = ("connection closed by peer", "connection reset by peer", "nccl", "timed out waiting", "socket")
 MEMORY_SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 
-def describe(error: BaseException, rank: int) -> ErrorReport:
+def describe(error: BaseException, rank: int) -> WorkerError:
     """``error`` in words for a person, with its traceback for the log."""
     title, message, hint = "The training failed", str(error) or type(error).__name__, "The log has the traceback"
     consequence = False
@@ -52,7 +40,7 @@ def describe(error: BaseException, rank: int) -> ErrorReport:
     ):
         title, consequence = "Another worker stopped answering", True
         hint = "The report of the rank that failed first says why"
-    return ErrorReport(
+    return WorkerError(
         title=title,
         message=message,
         hint=hint,
@@ -69,13 +57,16 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in MEMORY_SIGNS)
 
 
-def write_report(run: RunDirectory, report: ErrorReport) -> None:
-    """Leave ``report`` where the supervisor finds it, and print it to the log."""
-    print(report.traceback, file=sys.stderr)
-    print(f"{report.title}: {report.message}\n{report.hint}", file=sys.stderr, flush=True)
-    path = run.errors / f"rank{report.rank}.json"
-    aside = path.with_suffix(".partial")
-    run.errors.mkdir(mode=0o700, exist_ok=True)
-    aside.write_bytes(msgspec.json.encode(report))
-    aside.chmod(0o600)
-    os.replace(aside, path)
+def write_report(run: RunDirectory, report: WorkerError) -> None:
+    """Leave ``report`` where the supervisor finds it, and print it to the log, as far as the disk has room."""
+    try:
+        print(report.traceback, file=sys.stderr)
+        print(f"{report.title}: {report.message}\n{report.hint}", file=sys.stderr, flush=True)
+    except OSError:
+        pass  # the log is full: the report below has all of it
+    try:
+        run.errors.mkdir(mode=0o700, exist_ok=True)
+        write_durably(run.error_of(report.rank), msgspec.json.encode(report))
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            print(f"the report of this failure cannot be written: {error}", file=sys.stderr, flush=True)

@@ -33,18 +33,20 @@ def work(path: Path, started: float) -> int:
     except RunError as error:  # there is no run to leave a report in
         print(error, file=sys.stderr)
         return 1
-    (run.errors / f"rank{rank}.json").unlink(missing_ok=True)
     reporter = Reporter(run, rank)
     try:
+        run.error_of(rank).unlink(missing_ok=True)
         lock = take_lock(run) if rank == 0 else None
         session = open_session(read_inputs(run), reporter, StopFlag(watch_parent=launched_by_torchrun()), started)
         tell_start(session, resume(session))
         train(session)
     except BaseException as error:
-        write_report(run, describe(error, rank))
-        reporter.close()
-        # Other ranks may hang in a collective that this process would wait for when it takes itself down.
-        os._exit(1)
+        try:
+            write_report(run, describe(error, rank))
+            reporter.close()
+        finally:
+            # Other ranks may hang in a collective that this process would wait for when it takes itself down.
+            os._exit(1)
     reporter.close()
     if distributed.is_initialized():
         distributed.destroy_process_group()

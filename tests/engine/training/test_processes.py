@@ -118,6 +118,16 @@ def test_two_ranks_train_as_one_process_and_end_together(
 
 
 @pytest.mark.slow
+def test_a_failure_whose_report_has_no_place_still_ends_the_worker(make_run, start_worker):
+    run = make_run(ranks=2)
+    run.errors.write_bytes(b"a file where a folder belongs")
+    assert start_worker(run).wait(60) == 1
+    log = run.log.read_text()
+    assert "the report of this failure cannot be written" in log
+    assert "During handling of the above exception" not in log
+
+
+@pytest.mark.slow
 def test_a_failure_leaves_its_reason_and_a_non_zero_exit(make_run, start_worker):
     run = make_run(ranks=2)
     process = start_worker(run)  # alone, though the layout wants two
