@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +113,8 @@ class RunDirectory:
         return self.path / "export"
 
     def is_run(self) -> bool:
-        return self.info.is_file()
+        """Whether the marker is there; False also where that may not be known."""
+        return os.path.isfile(self.info)  # unlike Path.is_file, it raises nothing
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,11 +13,24 @@ from typing import Any
 import msgspec
 
 from engine.contract.errors import TraindeckError
+from engine.contract.records import decode_record
 from engine.runs.command import process_environment
 from engine.runs.logfile import LINES, plain_lines
 
 LAST_WORDS = 3
 """Lines of stderr that an error without words of its own shows."""
+
+
+class _Error(msgspec.Struct):
+    title: str
+    message: str = ""
+    hint: str = ""
+
+
+class _Told(msgspec.Struct):
+    """What a process of the engine prints when it fails."""
+
+    error: _Error
 
 
 def ask_engine(
@@ -52,10 +65,10 @@ def ask_engine(
         raise TraindeckError("No answer from the engine", f"{module} took over {timeout:.0f} seconds")
     if code != 0:
         raise _failure(module, code, printed, said)
-    try:
-        return msgspec.json.decode(printed, type=dict[str, Any])
-    except msgspec.MsgspecError:
-        raise TraindeckError("The engine's answer cannot be read", f"{module} printed no JSON object") from None
+    answer = decode_record(printed, dict[str, Any])
+    if answer is None:
+        raise TraindeckError("The engine's answer cannot be read", f"{module} printed no JSON object")
+    return answer
 
 
 def _listen(process: subprocess.Popen[bytes], progress: Callable[[str], None] | None) -> list[str]:
@@ -73,11 +86,9 @@ def _listen(process: subprocess.Popen[bytes], progress: Callable[[str], None] | 
 
 def _failure(module: str, code: int, printed: bytes, said: list[str]) -> TraindeckError:
     """The error that the process told: as ``{"error": {"title", "message", "hint"}}``, or in its last words."""
-    try:
-        error = msgspec.json.decode(printed, type=dict[str, dict[str, Any]])["error"]
-        return TraindeckError(str(error["title"]), str(error.get("message", "")), str(error.get("hint", "")))
-    except (msgspec.MsgspecError, KeyError):
-        pass  # it did not get as far as that
+    told = decode_record(printed, _Told)
+    if told is not None:
+        return TraindeckError(told.error.title, told.error.message, told.error.hint)
     if not said:
         return TraindeckError("The engine failed", f"{module} ended with exit code {code}")
     return TraindeckError("The engine failed", "\n".join(said[-LAST_WORDS:]), f"{module} ended with exit code {code}")

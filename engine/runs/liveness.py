@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-import msgspec
-
+from engine.contract.records import read_record
 from engine.contract.rundir import ProcessIdentity, RunDirectory
 from engine.hardware.host import is_alive, is_local
 
@@ -18,10 +17,7 @@ LAUNCH_SECONDS = 60.0
 
 def read_identity(run: RunDirectory) -> ProcessIdentity | None:
     """Who supervises, or supervised last; None for a run that was never started."""
-    try:
-        return msgspec.json.decode(run.supervisor.read_bytes(), type=ProcessIdentity)
-    except (FileNotFoundError, msgspec.MsgspecError):
-        return None
+    return read_record(run.supervisor, ProcessIdentity)
 
 
 def lost_because(run: RunDirectory, created: float) -> str | None:

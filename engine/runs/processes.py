@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from engine.contract.durable import write_durably
+from engine.contract.records import read_record
 from engine.contract.rundir import ProcessIdentity, RunDirectory
 from engine.hardware.host import identity, is_alive, is_local
 
@@ -39,13 +40,9 @@ def folder_of(run: RunDirectory) -> Path:
 
 def read_ranks(run: RunDirectory) -> list[RankProcess]:
     """The workers of the newest attempt, by rank."""
-    found = []
-    for path in folder_of(run).glob("rank*.json"):
-        try:
-            found.append(msgspec.json.decode(path.read_bytes(), type=RankProcess))
-        except (OSError, msgspec.MsgspecError):
-            continue  # a full disk cut it short: that worker is not known
-    return sorted(found, key=lambda worker: worker.rank)
+    records = (read_record(path, RankProcess) for path in folder_of(run).glob("rank*.json"))
+    # A full disk may have cut one short: that worker is not known.
+    return sorted((worker for worker in records if worker is not None), key=lambda worker: worker.rank)
 
 
 class Known:
@@ -56,10 +53,7 @@ class Known:
         self._identities: dict[int, ProcessIdentity] = {}
 
     def read(self) -> list[ProcessIdentity]:
-        try:
-            return msgspec.json.decode(self._path.read_bytes(), type=list[ProcessIdentity])
-        except (FileNotFoundError, msgspec.MsgspecError):
-            return []
+        return read_record(self._path, list[ProcessIdentity]) or []
 
     def add(self, pids: Iterable[int]) -> None:
         """Note those of ``pids`` that are new and live. Raises OSError on a full disk."""

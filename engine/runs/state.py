@@ -6,6 +6,7 @@ import msgspec
 
 from engine.contract.errors import RunError
 from engine.contract.events import State
+from engine.contract.records import UNREADABLE
 from engine.contract.rundir import RunDirectory, RunInfo
 from engine.contract.states import ENDED, LIVE, RunStateName
 from engine.runs.liveness import lost_because
@@ -19,7 +20,7 @@ def read_info(run: RunDirectory) -> RunInfo:
         return msgspec.json.decode(run.info.read_bytes(), type=RunInfo)
     except (FileNotFoundError, NotADirectoryError):
         raise RunError("Not a Traindeck run", f"{run.path} has no {run.info.name}", "See: traindeck runs") from None
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise RunError("Not a readable Traindeck run", f"{run.info}: {error}") from None
 
 

@@ -53,7 +53,14 @@ class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_status(run: RunDirectory) -> RunStatus:
-    """Everything about a run at this moment. Raises RunError for a directory that is not a run."""
+    """Everything about a run at this moment. Raises RunError for a directory that is no run or cannot be read."""
+    try:
+        return _read(run)
+    except (OSError, ValueError) as error:
+        raise RunError("The run cannot be read", str(error), "Its folder is damaged, or not yours to read.") from error
+
+
+def _read(run: RunDirectory) -> RunStatus:
     info = read_info(run)
     plan = read_plan(run)
     state, reason = read_state(run, info)
@@ -148,7 +155,7 @@ def _marks(run: RunDirectory) -> tuple[int, ...]:
     for path in (run.info, run.supervisor, run.events_of("supervisor"), run.events_of("rank0")):
         try:
             stat = path.stat()
-        except FileNotFoundError:
+        except OSError:  # missing, or in a folder that is none
             marks += (0, 0)
         else:
             marks += (stat.st_mtime_ns, stat.st_size)

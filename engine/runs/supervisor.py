@@ -24,6 +24,7 @@ from engine.contract.durable import write_durably
 from engine.contract.events import CommandDone, Detached, Ended, Failure, Launched, Notice, Started, State, Train
 from engine.contract.journal import LineReader
 from engine.contract.plan import PlanFile, read_plan
+from engine.contract.records import decode_record
 from engine.contract.rundir import Command, RunDirectory
 from engine.contract.states import RunStateName
 from engine.hardware.host import host_name, identity
@@ -182,9 +183,8 @@ class Supervisor:
             self._signalled = False
             append_command(self._run, "stop")
         for line in self._commands.read():
-            try:
-                command = msgspec.json.decode(line, type=Command)
-            except msgspec.MsgspecError:
+            command = decode_record(line, Command)
+            if command is None:
                 continue  # nothing that could be acknowledged
             if command.action == "stop":
                 self._accept_stop(command, child, begun())

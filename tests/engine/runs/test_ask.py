@@ -41,6 +41,10 @@ def test_failures_without_words_show_the_last_lines() -> None:
         _ask("sys.exit(3)")
     with pytest.raises(TraindeckError, match="no JSON object"):
         _ask("print('hello')")
+    with pytest.raises(TraindeckError, match="no JSON object"):
+        _ask('sys.stdout.buffer.write(b\'{"a": "\\xff"}\')')
+    with pytest.raises(TraindeckError, match="exit code 3"):
+        _ask('sys.stdout.buffer.write(b\'{"a": "\\xff"}\'); sys.exit(3)')
 
 
 def test_too_long_is_too_long() -> None:

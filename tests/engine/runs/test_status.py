@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -232,3 +233,32 @@ def test_scanning_finds_lines_across_blocks_and_ignores_text_and_halves(
     assert [event.step for event in only(path, "validation")] == list(range(300))
     assert [event.seq for event in backwards(path)] == list(range(600))[::-1]
     assert list(only(tmp_path / "none", "state")) == list(backwards(tmp_path / "none")) == []
+
+
+@pytest.mark.parametrize("name", ["run.json", "plan.json", "supervisor.json"])
+def test_a_damaged_byte_hides_no_run(new_run: NewRun, name: str) -> None:
+    sound, damaged = new_run("sound"), new_run("damaged")
+    _supervised_by(damaged, os.getpid())
+    path = damaged.path / name
+    path.write_bytes(re.sub(rb'(: *")', rb"\1\xff", path.read_bytes()))
+    listed = {status.run: status for status in list_runs()}
+    assert set(listed) == {sound.id, damaged.id}
+    assert listed[sound.id].state == "queued"
+    if name == "run.json":
+        assert listed[damaged.id].state == "lost"
+        assert "run.json" in (listed[damaged.id].reason or "")
+        with pytest.raises(RunError, match=r"run\.json"):
+            read_status(damaged)
+
+
+def test_a_file_in_the_place_of_a_folder_hides_no_run(new_run: NewRun) -> None:
+    sound, damaged, odd = new_run("sound"), new_run("damaged"), new_run("odd")
+    shutil.rmtree(damaged.events)
+    damaged.events.write_text("no folder")
+    odd.events_of("rank0").mkdir()
+    listed = {status.run: status for status in list_runs()}
+    assert set(listed) == {sound.id, damaged.id, odd.id}
+    assert listed[odd.id].state == "lost"
+    assert "rank0.jsonl" in (listed[odd.id].reason or "")
+    with pytest.raises(RunError, match=r"rank0\.jsonl"):
+        read_status(odd)
