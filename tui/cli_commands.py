@@ -187,11 +187,11 @@ def checkpoint(run: Run, json_: Json = False) -> None:
 
 
 @app.command()
-def delete(run: Run, yes: Yes = False) -> None:
+def delete(run: Run, yes: Yes = False, json_: Json = False) -> None:
     """Delete an ended run and everything in it."""
     from tui.commands import control
 
-    control.delete(run, yes=yes)
+    control.delete(run, yes=yes, as_json=json_)
 
 
 @app.command()
@@ -274,8 +274,8 @@ def doctor(json_: Json = False) -> None:
 
 
 @app.command()
-def version() -> None:
+def version(json_: Json = False) -> None:
     """Print the version."""
     from tui.commands import opening
 
-    opening.version()
+    opening.version(as_json=json_)

@@ -43,44 +43,48 @@ def show(name: Name, json_: Json = False) -> None:
 @profiles_app.command()
 def save(
     name: Name, spec: Annotated[str, typer.Argument(metavar="PROFILE_OR_FILE", help="What to save.")],
-    sets: Sets = None, overwrite: Overwrite = False,
+    sets: Sets = None, overwrite: Overwrite = False, json_: Json = False,
 ) -> None:  # fmt: skip
     """Save a TOML file, or a changed profile, as an own profile."""
     from tui.commands import profiles as profiles_
 
-    profiles_.save(name, spec, sets or [], overwrite=overwrite)
+    profiles_.save(name, spec, sets or [], overwrite=overwrite, as_json=json_)
 
 
 @profiles_app.command()
-def clone(name: Name, new: Annotated[str, typer.Argument(help="Name of the copy.")]) -> None:
+def clone(
+    name: Name, new: Annotated[str, typer.Argument(help="Name of the copy.")], json_: Json = False
+) -> None:  # fmt: skip
     """Copy a profile under another name."""
     from tui.commands import profiles as profiles_
 
-    profiles_.clone(name, new)
+    profiles_.clone(name, new, as_json=json_)
 
 
 @profiles_app.command()
-def rename(name: Name, new: Annotated[str, typer.Argument(help="The new name.")]) -> None:
+def rename(
+    name: Name, new: Annotated[str, typer.Argument(help="The new name.")], json_: Json = False
+) -> None:  # fmt: skip
     """Rename an own profile."""
     from tui.commands import profiles as profiles_
 
-    profiles_.rename(name, new)
+    profiles_.rename(name, new, as_json=json_)
 
 
 @profiles_app.command("delete")
-def delete_profile(name: Name, yes: Yes = False) -> None:
+def delete_profile(name: Name, yes: Yes = False, json_: Json = False) -> None:
     """Delete an own profile."""
     from tui.commands import profiles as profiles_
 
-    profiles_.delete(name, yes=yes)
+    profiles_.delete(name, yes=yes, as_json=json_)
 
 
 @profiles_app.command("export")
-def export_profile(name: Name, path: FileToWrite) -> None:
+def export_profile(name: Name, path: FileToWrite, json_: Json = False) -> None:
     """Write a profile to a TOML file."""
     from tui.commands import profiles as profiles_
 
-    profiles_.export(name, path)
+    profiles_.export(name, path, as_json=json_)
 
 
 @profiles_app.command("import")
@@ -88,8 +92,9 @@ def import_profile(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="TOML file to read.")],
     name: Annotated[str | None, typer.Option("--name", help="Name of the profile; the file's own name.")] = None,
     overwrite: Overwrite = False,
+    json_: Json = False,
 ) -> None:
     """Read a TOML file into an own profile."""
     from tui.commands import profiles as profiles_
 
-    profiles_.import_file(path, name, overwrite=overwrite)
+    profiles_.import_file(path, name, overwrite=overwrite, as_json=json_)

@@ -11,7 +11,7 @@ from engine.runs import control
 from engine.runs.remove import delete_run
 from engine.runs.state import read_state
 from engine.runs.status import find_run
-from tui.commands.output import confirm, emit, note, say
+from tui.commands.output import confirm, emit, note, say, tell
 from tui.text import printable
 
 ANSWER_SECONDS = 60.0
@@ -60,14 +60,16 @@ def _report(run: RunDirectory, action: Action, *, as_json: bool) -> None:
     if as_json:
         emit({"run": run.id, "directory": str(run.path), "state": state})
         return
-    say(f"{run.id}: {state}" + (f" ({printable(reason, newlines=False)})" if reason else ""))
+    name = printable(run.id, newlines=False)
+    say(f"{name}: {state}" + (f" ({printable(reason, newlines=False)})" if reason else ""))
     if action in {"pause", "stop"}:
-        note(f"go on with: traindeck resume {run.id}")
+        note(f"go on with: traindeck resume {name}")
 
 
-def delete(name: str, *, yes: bool) -> None:
+def delete(name: str, *, yes: bool, as_json: bool) -> None:
     """Delete an ended run once the person has agreed."""
     run = find_run(name)
-    confirm(f"Delete {run.id} with its checkpoints ({run.path})?", yes=yes)
+    shown = printable(run.id, newlines=False)
+    confirm(f"Delete {shown} with its checkpoints ({printable(str(run.path), newlines=False)})?", yes=yes)
     delete_run(run)
-    say(f"deleted {run.id}")
+    tell({"deleted": run.id, "directory": str(run.path)}, f"deleted {shown}", as_json=as_json)

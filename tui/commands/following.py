@@ -12,6 +12,7 @@ from engine.runs.state import read_state
 from tui.commands.lines import ProgressLines
 from tui.follow import RunFollower, read_head
 from tui.state import RunView
+from tui.text import printable
 
 POLL_SECONDS = 0.25
 LOOK_SECONDS = 2.0
@@ -48,7 +49,7 @@ class Following:
                 looked = time.monotonic()
                 self._look()
                 if self.view.state not in LIVE and not self._read(say):
-                    say(f"{self.view.state}: {self.view.reason}")
+                    say(f"{self.view.state}: {printable(self.view.reason, newlines=False)}")
                     return
             time.sleep(POLL_SECONDS)
 

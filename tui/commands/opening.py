@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from engine.contract.errors import TraindeckError
-from tui.commands.output import in_terminal, say
+from tui.commands.output import in_terminal, tell
 
 
 def open_app(run: Path | None = None) -> None:
@@ -35,6 +35,7 @@ def installed_version(package: str) -> str | None:
         return None
 
 
-def version() -> None:
+def version(*, as_json: bool = False) -> None:
     """Print ``traindeck`` and its version."""
-    say(f"traindeck {installed_version('traindeck') or 'of an unknown version'}")
+    found = installed_version("traindeck")
+    tell({"version": found}, f"traindeck {found or 'of an unknown version'}", as_json=as_json)

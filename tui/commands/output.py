@@ -15,7 +15,6 @@ import msgspec
 from engine.contract.errors import ProfileError, SpecError, TraindeckError
 from tui.text import printable
 
-DONE: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2
 UNKNOWN_FIT: Final = 2
@@ -38,6 +37,14 @@ def emit(value: Any) -> None:
 def say(text: str = "") -> None:
     """Print a result, at once: whoever follows a pipe sees it when it happens."""
     print(text, flush=True)
+
+
+def tell(result: Any, words: str, *, as_json: bool) -> None:
+    """Print what was done: as an object, or in words."""
+    if as_json:
+        emit(result)
+    else:
+        say(words)
 
 
 def note(text: str = "") -> None:

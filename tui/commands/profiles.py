@@ -6,21 +6,21 @@ from pathlib import Path
 
 import msgspec
 
-from engine.contract.check import require
-from engine.contract.specfile import dump_spec, read_spec, spec_tree
+from engine.contract.specfile import dump_spec
 from engine.runs.profiles import (
     Profile,
     clone_profile,
     delete_profile,
     export_profile,
     find_spec,
+    import_profile,
     list_profiles,
     load_profile,
     registry_warnings,
     rename_profile,
-    save_profile,
+    save_checked,
 )
-from tui.commands.output import confirm, emit, note, say
+from tui.commands.output import confirm, emit, note, say, tell
 from tui.text import printable, table
 
 
@@ -63,47 +63,46 @@ def show(name: str, *, as_json: bool) -> None:
     say(printable((path.read_text(encoding="utf-8") if path else dump_spec(spec)).rstrip()))
 
 
-def save(name: str, name_or_path: str, sets: list[str], *, overwrite: bool) -> None:
+def save(name: str, name_or_path: str, sets: list[str], *, overwrite: bool, as_json: bool) -> None:
     """Keep a file or a changed profile as an own profile, if it can be run."""
-    spec = find_spec(name_or_path, sets)
-    require(msgspec.structs.replace(spec, name=name), origin=name_or_path)
-    save_profile(name, spec, overwrite=overwrite)
-    say(f"saved: traindeck train {_quoted(name)}")
+    save_checked(name, find_spec(name_or_path, sets), overwrite=overwrite, origin=name_or_path)
+    tell({"profile": name}, f"saved: traindeck train {_quoted(name)}", as_json=as_json)
 
 
-def clone(name: str, new: str) -> None:
+def clone(name: str, new: str, *, as_json: bool) -> None:
     """Copy a profile."""
     clone_profile(name, new)
-    say(f"{printable(name)} copied to {printable(new)}")
+    tell({"profile": new, "copied_from": name}, f"{_line(name)} copied to {_line(new)}", as_json=as_json)
 
 
-def rename(name: str, new: str) -> None:
+def rename(name: str, new: str, *, as_json: bool) -> None:
     """Rename an own profile."""
     rename_profile(name, new)
-    say(f"{printable(name)} is now {printable(new)}")
+    tell({"profile": new, "renamed_from": name}, f"{_line(name)} is now {_line(new)}", as_json=as_json)
 
 
-def delete(name: str, *, yes: bool) -> None:
+def delete(name: str, *, yes: bool, as_json: bool) -> None:
     """Delete an own profile once the person has agreed."""
-    confirm(f"Delete the profile {printable(name)!r}?", yes=yes)
+    confirm(f"Delete the profile {_line(name)!r}?", yes=yes)
     delete_profile(name)
-    say(f"deleted the profile {printable(name)}")
+    tell({"deleted": name}, f"deleted the profile {_line(name)}", as_json=as_json)
 
 
-def export(name: str, path: Path) -> None:
+def export(name: str, path: Path, *, as_json: bool) -> None:
     """Write a profile to a file that is not there yet."""
-    say(printable(str(export_profile(name, path))))
+    written = str(export_profile(name, path))
+    tell({"profile": name, "file": written}, _line(written), as_json=as_json)
 
 
-def import_file(path: Path, name: str | None, *, overwrite: bool) -> None:
+def import_file(path: Path, name: str | None, *, overwrite: bool, as_json: bool) -> None:
     """Read a file into an own profile, called as the file says or as it is named."""
-    spec = read_spec(path.expanduser())
-    tree_name = spec_tree(spec)["name"]
-    own = name or (tree_name if tree_name != "untitled" else path.stem)
-    require(msgspec.structs.replace(spec, name=own), origin=str(path))
-    save_profile(own, spec, overwrite=overwrite)
-    say(f"imported: traindeck train {_quoted(own)}")
+    own = import_profile(path, name, overwrite=overwrite)
+    tell({"profile": own, "file": str(path)}, f"imported: traindeck train {_quoted(own)}", as_json=as_json)
+
+
+def _line(text: str) -> str:
+    return printable(text, newlines=False)
 
 
 def _quoted(name: str) -> str:
-    return f"'{name}'" if " " in name else name
+    return f"'{_line(name)}'" if " " in name else _line(name)

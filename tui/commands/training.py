@@ -87,14 +87,15 @@ def _say_started(run: RunDirectory, *, as_json: bool) -> None:
     if as_json:
         emit({"run": run.id, "directory": str(run.path), "state": read_state(run)[0]})
         return
-    say(run.id)
-    note(f"watch it    traindeck attach {run.id}\nend it      traindeck stop {run.id}")
+    name = printable(run.id, newlines=False)
+    say(name)
+    note(f"watch it    traindeck attach {name}\nend it      traindeck stop {name}")
 
 
 def _follow(run: RunDirectory, *, as_json: bool) -> None:
     """Follow a run to its end; with ``--json`` its lines go to standard error and its status is the result."""
     following = Following(run)
-    note(f"run {run.id} in {printable(str(run.path))}")
+    note(printable(f"run {run.id} in {run.path}", newlines=False))
     note("ctrl-c leaves it running")
     ended = follow_or_detach(following, to_stderr=as_json)
     if as_json:
@@ -116,7 +117,7 @@ def demo(sets: list[str], *, in_app: bool, as_json: bool) -> None:
     tell(f"{printable(spec.description)}\n\n{estimate_text(spec, found)}\n")
     run = _start(spec, machine, found, force=False)
     following = Following(run)
-    tell(f"run {run.id} (ctrl-c leaves it running)\n")
+    tell(f"run {printable(run.id, newlines=False)} (ctrl-c leaves it running)\n")
     if not follow_or_detach(following, to_stderr=as_json):
         return
     if as_json:
@@ -151,7 +152,7 @@ def _first_and_last(following: Following) -> tuple[Validation | None, Validation
 
 
 def _say_summary(following: Following) -> None:
-    view, run = following.view, following.run.id
+    view, run = following.view, printable(following.run.id, newlines=False)
     first, last = _first_and_last(following)
     if first is not None and last is not None:
         times = first.perplexity / last.perplexity if first.perplexity and last.perplexity else None

@@ -44,7 +44,7 @@ def follow_or_detach(following: Following, *, to_stderr: bool = False) -> bool:
     try:
         following.follow(note if to_stderr else say)
     except KeyboardInterrupt:
-        run = following.run.id
+        run = printable(following.run.id, newlines=False)
         note("\ndetached: the training goes on")
         note(f"  come back   traindeck attach {run}\n  end it      traindeck stop {run}")
         return False

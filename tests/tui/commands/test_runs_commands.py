@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -225,3 +226,60 @@ def test_a_request_without_an_answer_says_so(
     assert done.code == 1
     assert "did not answer" in done.err
     assert run.commands.read_text().count("\n") == 1
+
+
+@pytest.mark.parametrize("words", ["evil\x1b[2Jwords", "two\nlines"])
+def test_foreign_words_in_answers_are_neutralised(
+    call: Call, new_run: NewRun, tmp_path: Path, words: str
+) -> None:  # fmt: skip
+    run = new_run("foreign")
+    run.info.write_text("{}")  # damaged: then the folder's name is all that is known of it
+    moved = RunDirectory(run.path.rename(tmp_path / f"run-{words}"))
+    moved.info.write_bytes(json.dumps({"id": "x", "name": "x", "created": 1.0, "host": "h", "version": "1"}).encode())
+    with Journal(moved.events_of("supervisor")) as supervisor:
+        supervisor.write(State(state="failed", reason=words))
+    asked = call("delete", str(moved.path))
+    done = call("delete", str(moved.path), "--yes")
+    assert done.code == 0
+    assert done.out.count("\n") == 1
+    assert "\x1b" not in asked.err + done.out
+
+
+def test_the_reason_of_a_lost_run_is_one_harmless_line(new_run: NewRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tui.commands.following.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("tui.commands.following.read_state", lambda _: ("lost", "gone\x1b[2J\naway"))
+    run = new_run("lost")
+    with Journal(run.events_of("rank0")) as rank0:
+        rank0.write(State(state="running"))
+    lines: list[str] = []
+    Following(run).follow(lines.append)
+    assert lines[-1] == "lost: gone␛[2J⏎away"
+
+
+def test_deleting_a_run_as_json(call: Call, ended_run: RunDirectory) -> None:
+    done = call("delete", ended_run.id, "--yes", "--json")
+    assert done.json == {"deleted": ended_run.id, "directory": str(ended_run.path)}
+
+
+def test_what_is_done_with_profiles_as_json(call: Call, tmp_path: Path) -> None:
+    file = tmp_path / "new.toml"
+
+    def done(*arguments: str) -> Any:
+        return call("profiles", *arguments, "--json").json
+
+    assert done("save", "mine", "quickstart") == {"profile": "mine"}
+    assert done("clone", "mine", "other") == {"profile": "other", "copied_from": "mine"}
+    assert done("rename", "other", "third") == {"profile": "third", "renamed_from": "other"}
+    assert done("export", "third", str(file)) == {"profile": "third", "file": str(file)}
+    assert done("import", str(file), "--name", "fourth") == {"profile": "fourth", "file": str(file)}
+    assert done("delete", "fourth", "--yes") == {"deleted": "fourth"}
+
+
+def test_every_command_with_a_result_takes_json(call: Call) -> None:
+    """Texts by nature are left out: the picture and the lines of ``attach``, and ``logs``."""
+    commands = ["demo", "train", "plan", "runs", "status", "stop", "pause", "resume", "checkpoint", "delete", "devices",
+                "presets", "data", "generate", "eval", "export", "doctor", "version"]  # fmt: skip
+    profiles = ["list", "show", "save", "clone", "rename", "delete", "export", "import"]
+    for words in [*([name] for name in commands), *(["profiles", name] for name in profiles)]:
+        assert "--json" in call(*words, "--help").out, words
+    assert call("version", "--json").json["version"]
