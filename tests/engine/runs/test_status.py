@@ -240,7 +240,7 @@ def test_a_damaged_byte_hides_no_run(new_run: NewRun, name: str) -> None:
     sound, damaged = new_run("sound"), new_run("damaged")
     _supervised_by(damaged, os.getpid())
     path = damaged.path / name
-    path.write_bytes(re.sub(rb'(: *")', rb"\1\xff", path.read_bytes()))
+    path.write_bytes(re.sub(rb'(: *")', b"\\1\xff", path.read_bytes()))
     listed = {status.run: status for status in list_runs()}
     assert set(listed) == {sound.id, damaged.id}
     assert listed[sound.id].state == "queued"
