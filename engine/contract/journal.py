@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time as clock
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from engine.contract.events import SCHEMA, AnyEvent, Codec, Event, Unknown
 class Journal:
     """The one writer of an event file.
 
-    Opening an existing file ends a half-written last line (the writer before was killed) and goes on with
+    An event that was cut short by a full disk may be written again: the next write ends the half line first. Opening an existing file ends a half-written last line (the writer before was killed) and goes on with
     the next ``seq``. Each event is one ``write``, so that a kill loses at most the event being written.
     Raises OSError where the file cannot be opened or written (a full disk).
     """
@@ -22,6 +23,8 @@ class Journal:
     def __init__(self, path: Path, now: Callable[[], float] = clock.time) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._now = now
+        self._cut = False
+        """Whether the file ends in a half-written line."""
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             self._seq = self._mend()
@@ -47,14 +50,14 @@ class Journal:
         return lines
 
     def write(self, event: Event) -> None:
-        """Stamp ``event`` with schema, sequence number and time, and append it."""
+        """Stamp ``event`` with schema, sequence number and time, and append it. Raises OSError on a full disk."""
         event.schema, event.seq, event.time = SCHEMA, self._seq, self._now()
-        line = Codec.encode(event)
+        line = b"\n" * self._cut + Codec.encode(event)
         written = os.write(self._file, line)
+        if written:
+            self._cut = line[written - 1 : written] != b"\n"
         if written != len(line):
-            # A disk that fills up takes a part of the line: end it, so that the next event stands alone.
-            os.write(self._file, b"\n")
-            raise OSError(28, "the disk is full: an event was cut short")
+            raise OSError(errno.ENOSPC, "the disk is full: an event was cut short")
         self._seq += 1
 
     def close(self) -> None:
@@ -116,7 +119,7 @@ class EventReader:
         return self._lines.offset
 
     def read(self) -> list[AnyEvent]:
-        """Events completed since the last call; call again until empty to reach the end of a long file."""
+        """Events completed since the last call, of a block of the file; more may follow while ``offset`` moves."""
         events: list[AnyEvent] = []
         for line in self._lines.read():
             event = Codec.decode(line)
@@ -129,6 +132,8 @@ class EventReader:
     def read_all(self) -> list[AnyEvent]:
         """Everything up to the present end of the file."""
         events: list[AnyEvent] = []
-        while batch := self.read():
-            events += batch
+        before = -1
+        while before != self.offset:  # a block may hold nothing but what this version cannot read
+            before = self.offset
+            events += self.read()
         return events

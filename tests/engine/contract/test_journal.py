@@ -160,3 +160,37 @@ def test_a_full_disk_raises_and_leaves_whole_lines(tmp_path: Path) -> None:
     messages = [e.message for e in EventReader(path).read_all() if isinstance(e, Notice)]
     assert messages[-1] == "after"
     assert len(messages) >= 4
+
+
+def test_the_event_after_a_cut_line_stands_alone(tmp_path: Path) -> None:
+    """A disk that is full in the middle of a line takes no line break either; then there is room again."""
+    path = tmp_path / "a.jsonl"
+    program = (
+        "import resource, signal, sys; from pathlib import Path\n"
+        "from engine.contract.journal import Journal; from engine.contract.events import Notice\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "journal = Journal(Path(sys.argv[1]))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))\n"
+        "for attempt in range(20):\n"
+        " try: journal.write(Notice(message=str(attempt) + 'x' * 100))\n"
+        " except OSError: pass\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))\n"
+        "journal.write(Notice(message='after'))\n"
+        "journal.write(Notice(message='the last'))\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(path)], check=True)
+    reader = EventReader(path)
+    events = reader.read_all()
+    assert [e.message for e in events[-2:] if isinstance(e, Notice)] == ["after", "the last"]
+    assert reader.skipped == 1
+    assert b"\n\n" not in path.read_bytes()
+    assert len({e.seq for e in events}) == len(events)
+
+
+def test_a_block_of_unknown_events_is_not_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LineReader, "BLOCK", 256)
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"kind":"telepathy"}\n' * 100)
+    with Journal(path) as journal:
+        journal.write(notice("behind"))
+    assert len(EventReader(path).read_all()) == 1
