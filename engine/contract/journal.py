@@ -15,8 +15,9 @@ from engine.contract.events import SCHEMA, AnyEvent, Codec, Event, Unknown
 class Journal:
     """The one writer of an event file.
 
-    An event that was cut short by a full disk may be written again: the next write ends the half line first. Opening an existing file ends a half-written last line (the writer before was killed) and goes on with
+    Opening an existing file ends a half-written last line (the writer before was killed) and goes on with
     the next ``seq``. Each event is one ``write``, so that a kill loses at most the event being written.
+    An event that a full disk cut short may be written again: the next write ends the half line first.
     Raises OSError where the file cannot be opened or written (a full disk).
     """
 

@@ -18,7 +18,7 @@ from engine.contract.layout import Layout
 from engine.contract.machine import Device
 from engine.contract.rundir import Command, ProcessIdentity, RunDirectory
 from engine.hardware.host import identity, is_alive
-from engine.runs import control, detach, launch, reporter, stopping
+from engine.runs import control, detach, launch, stopping
 from engine.runs.child import Child
 from engine.runs.command import process_environment, training_command, training_environment
 from engine.runs.inbox import append_command
@@ -97,23 +97,40 @@ def test_leftovers_are_ended_and_strangers_are_not(new_run: NewRun) -> None:
         process.communicate()
 
 
-def test_events_wait_while_the_disk_is_full(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "full.jsonl").symlink_to("/dev/full")
-    full = reporter.Reporter(tmp_path / "full.jsonl")
-    full.say(Notice(message="one"), Notice(message="two"))
-    assert not full.flush()
-    assert "cannot write" in capfd.readouterr().err
-    full._journal = Journal(tmp_path / "freed.jsonl")
-    full.say(Notice(message="three"))
-    full.close()
-    events = EventReader(tmp_path / "freed.jsonl").read_all()
-    assert [event.message for event in events if isinstance(event, Notice)] == ["one", "two", "three"]
-    monkeypatch.setattr(reporter, "PATIENCE_SECONDS", 0.0)
-    never = reporter.Reporter(tmp_path / "full.jsonl")
-    never.say(Notice(message="lost"))
-    never.close()
+FULL = """
+import resource, sys
+from pathlib import Path
+from engine.contract.events import Notice
+from engine.runs import reporter
+
+def room(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+path = Path(sys.argv[1])
+told = reporter.Reporter(path)
+room(150)
+told.say(Notice(message="one"), Notice(message="two" * 50))
+assert not told.flush()
+assert path.stat().st_size == 150, "a part of the second event is there"
+room(resource.RLIM_INFINITY)
+told.say(Notice(message="three"))
+told.close()
+never = reporter.Reporter(path)
+room(path.stat().st_size)
+reporter.PATIENCE_SECONDS = 0.0
+never.say(Notice(message="lost"))
+never.close()
+"""
+
+
+def test_events_wait_while_the_disk_is_full(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    done = subprocess.run([sys.executable, "-P", "-c", FULL, str(path)], capture_output=True, text=True, check=True)
+    assert "cannot write" in done.stderr
+    reader = EventReader(path)
+    messages = [event.message for event in reader.read_all() if isinstance(event, Notice)]
+    assert messages == ["one", "two" * 50, "three"]
+    assert reader.skipped == 1
 
 
 WRITER = """
