@@ -12,7 +12,7 @@ from engine.training.checkpoint import read_manifest, save_checkpoint
 from engine.training.devices import synchronise
 from engine.training.evaluation import Scores, bytes_per_token, sum_of_nats
 from engine.training.health import weights_are_finite
-from engine.training.retention import best_checkpoint, remove_superfluous
+from engine.training.retention import best_checkpoint, remove_checkpoint, superfluous
 from engine.training.session import Session
 from engine.training.writing import write_text
 
@@ -97,7 +97,7 @@ def checkpoint(session: Session, *, validated: bool = False) -> bool:
 
 
 def _save(session: Session) -> bool:
-    run, spec = session.inputs.run, session.inputs.spec.checkpoint
+    run = session.inputs.run
     if not weights_are_finite(session.model):
         session.reporter.notice("no checkpoint: the weights are not finite; earlier ones are kept", "error")
         return False
@@ -125,6 +125,16 @@ def _save(session: Session) -> bool:
             best=best is not None and best[0] == folder,
         )
     )
-    for name in remove_superfluous(run, spec):
-        session.reporter.emit(CheckpointRemoved(name=name))
+    _remove_superfluous(session)
     return True
+
+
+def _remove_superfluous(session: Session) -> None:
+    """Delete the checkpoints that are not to be kept; one that cannot be deleted is told and stays."""
+    for folder in superfluous(session.inputs.run, session.inputs.spec.checkpoint):
+        try:
+            remove_checkpoint(folder)
+        except OSError as error:
+            session.reporter.notice(f"{folder.name} could not be deleted: {error}")
+        else:
+            session.reporter.emit(CheckpointRemoved(name=folder.name))

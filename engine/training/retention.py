@@ -28,20 +28,20 @@ def best_checkpoint(run: RunDirectory) -> tuple[Path, float] | None:
     return best
 
 
-def remove_superfluous(run: RunDirectory, spec: CheckpointSpec) -> list[str]:
-    """Delete all but the last ``keep_last`` checkpoints and, if wanted, the best; the names of the deleted."""
+def superfluous(run: RunDirectory, spec: CheckpointSpec) -> list[Path]:
+    """All checkpoints but the last ``keep_last`` and, if wanted, the best."""
     keep = {folder.name for folder in complete_checkpoints(run)[-spec.keep_last :]}
     if spec.keep_best and (best := best_checkpoint(run)):
         keep.add(best[0].name)
-    removed = []
-    for folder in complete_checkpoints(run):
-        if folder.name not in keep:
-            # Hidden first, so that a kill in between leaves nothing that looks like a checkpoint.
-            hidden = folder.with_name(f".{folder.name}.removed-{uuid.uuid4().hex[:8]}")
-            folder.rename(hidden)
-            shutil.rmtree(hidden, ignore_errors=True)
-            removed.append(folder.name)
-    return removed
+    return [folder for folder in complete_checkpoints(run) if folder.name not in keep]
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Delete a checkpoint. Raises OSError where it cannot be; it is whole then."""
+    # Hidden first, so that a kill in between leaves nothing that looks like a checkpoint.
+    hidden = folder.with_name(f".{folder.name}.removed-{uuid.uuid4().hex[:8]}")
+    folder.rename(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
 
 
 def clear_leftovers(run: RunDirectory) -> None:

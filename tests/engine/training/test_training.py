@@ -182,6 +182,18 @@ def test_a_request_is_told_when_nothing_was_saved(make_run, events_of, open_sess
     assert session.saved_step is None
 
 
+def test_a_checkpoint_that_cannot_be_deleted_stops_nothing(make_run, events_of, open_session):
+    run = make_run("budget.max_steps=2", "checkpoint.every_steps=1", "checkpoint.keep_last=1")
+    session = open_session(run)
+    stubborn = run.checkpoints / f"step-{'0' * 245}"  # its name leaves no room for what it is hidden as
+    stubborn.mkdir(parents=True)
+    (stubborn / "manifest.json").touch()
+    assert train(session) == "max_steps"
+    assert [event.name for event in events_of(run, CheckpointRemoved)] == ["step-1"]
+    assert all("could not be deleted" in event.message for event in events_of(run, Notice))
+    assert stubborn.is_dir()
+
+
 def test_a_step_that_was_not_saved_is_tried_again(make_run, events_of, open_session, small_files):
     session = open_session(make_run())
     assert not checkpoint(session)
