@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from engine.contract.records import read_record
 from engine.contract.spec import RunSpec
 from engine.data.prepared import FORMAT
 from engine.data.shards import shard_bytes
@@ -92,10 +93,7 @@ def _digest(path: Path, start: int = 0, size: int | None = None) -> str:
 
 
 def _read_memo(path: Path) -> dict[str, _Memo]:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, _Memo])
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-        return {}  # only costs the hashing again
+    return read_record(path, dict[str, _Memo]) or {}  # unreadable, it only costs the hashing again
 
 
 def _write_memo(path: Path, memo: dict[str, _Memo]) -> None:

@@ -16,6 +16,7 @@ from typing import BinaryIO
 import msgspec
 import numpy as np
 
+from engine.contract.records import read_record
 from engine.data.encoding import Encoder
 from engine.data.shards import Reading, Shard
 from engine.data.sources import read_shard
@@ -49,9 +50,11 @@ def finished_part(folder: Path, index: int, token_bytes: int) -> Part | None:
     """The facts of a part that was completed before; None if it has to be made."""
     tokens, documents, facts = part_files(folder, index)
     try:
-        part = msgspec.json.decode(facts.read_bytes(), type=Part)
+        part = read_record(facts, Part)
         sizes = tokens.stat().st_size, documents.stat().st_size
-    except (OSError, msgspec.MsgspecError):
+    except OSError:
+        return None
+    if part is None:
         return None
     return part if sizes == (part.tokens * token_bytes, part.documents * DOCUMENT.itemsize) else None
 

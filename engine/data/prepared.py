@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.contract.errors import DataError
+from engine.contract.records import UNREADABLE
 from engine.contract.rundir import RunDirectory
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def open_prepared(folder: Path) -> PreparedData:
         manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=PreparedManifest)
     except FileNotFoundError:
         raise DataError("The prepared data is missing", f"there is no complete data in {folder}", _AGAIN) from None
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise DataError("The prepared data cannot be read", f"{folder / MANIFEST}: {error}", _AGAIN) from None
     if manifest.schema != FORMAT:
         raise DataError(
@@ -129,7 +130,7 @@ def read_prepared(run: RunDirectory) -> PreparedData:
         link = msgspec.json.decode(run.prepared.read_bytes(), type=PreparedLink)
     except FileNotFoundError:
         raise DataError("The data of this run is not prepared yet", f"{run.prepared} is missing", _AGAIN) from None
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise DataError("The data of this run cannot be found", f"{run.prepared}: {error}", _AGAIN) from None
     prepared = open_prepared(Path(link.directory))
     if prepared.manifest.fingerprint != link.fingerprint:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 
 from engine.contract.errors import ModelError
+from engine.contract.records import UNREADABLE
 from engine.contract.shape import ModelShape, RopeScaling
 
 ARCHITECTURES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM"}
@@ -94,7 +95,7 @@ def shape_of(config: bytes, origin: str) -> ModelShape:
         if family == "gpt2":
             return _gpt2_shape(msgspec.json.decode(config, type=_Gpt2), origin)
         return _llama_shape(msgspec.json.decode(config, type=_Llama), origin)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise ModelError("A model's config.json cannot be read", f"{origin}: {error}", "Copy it anew") from None
 
 

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from engine.contract.errors import ModelError
+from engine.contract.records import UNREADABLE
 from engine.contract.shape import ModelShape
 from engine.model.hf_config import config_of, shape_of
 from engine.model.hf_weights import Weights, from_huggingface, to_huggingface
@@ -90,7 +91,7 @@ def _weight_files(folder: Path) -> list[Path]:
     if index.is_file():
         try:
             names = set(msgspec.json.decode(index.read_bytes(), type=_Index).weight_map.values())
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, *UNREADABLE) as error:
             raise ModelError("The list of weight files cannot be read", f"{index}: {error}", "Copy it anew") from None
         for name in names:
             if Path(name).name != name:

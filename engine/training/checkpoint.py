@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from engine.contract.errors import CheckpointError
+from engine.contract.records import UNREADABLE
 from engine.contract.rundir import (
     CHECKPOINT_MANIFEST,
     CheckpointManifest,
@@ -172,7 +173,7 @@ def _read(path: Path, kind: type[Record]) -> Record:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except OSError as error:
         raise CheckpointError(f"{path.parent.name} is damaged", f"{path.name}: {error.strerror or error}") from None
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise CheckpointError(f"{path.parent.name} is damaged", f"{path.name}: {error}") from None
 
 

@@ -7,10 +7,9 @@ import signal
 from collections import deque
 from types import FrameType
 
-import msgspec
-
 from engine.contract.events import CommandDone, Launched
 from engine.contract.journal import EventReader, LineReader
+from engine.contract.records import decode_record
 from engine.contract.rundir import Command, RunDirectory
 
 LAUNCH_SECONDS = 600.0
@@ -80,11 +79,8 @@ class Inbox:
             return
         self._size = size
         for line in self._lines.read():
-            try:
-                command = msgspec.json.decode(line, type=Command)
-            except msgspec.MsgspecError:
-                continue  # not a request: nothing to acknowledge
-            if command.time >= self._since:
+            command = decode_record(line, Command)  # what is no request needs no answer
+            if command is not None and command.time >= self._since:
                 self._waiting.append(command)
 
 

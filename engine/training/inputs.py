@@ -9,18 +9,14 @@ import msgspec
 
 from engine.contract.errors import RunError
 from engine.contract.layout import Layout
+from engine.contract.plan import PlanFile
 from engine.contract.presets import resolve_shape
+from engine.contract.records import UNREADABLE
 from engine.contract.rundir import RunDirectory
 from engine.contract.shape import ModelShape
 from engine.contract.spec import RunSpec
 from engine.contract.specfile import read_spec
 from engine.data.prepared import PreparedData, read_prepared
-
-
-class _Plan(msgspec.Struct):
-    """What training reads of ``plan.json``; the estimates in it are for people."""
-
-    layout: Layout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +53,8 @@ def read_inputs(run: RunDirectory) -> Inputs:
 def read_layout(plan: Path) -> Layout:
     """The layout in ``plan.json``. Raises RunError where there is none."""
     try:
-        return msgspec.json.decode(plan.read_bytes(), type=_Plan).layout
+        return msgspec.json.decode(plan.read_bytes(), type=PlanFile).layout
     except OSError as error:
         raise RunError("The plan cannot be read", f"{plan}: {error.strerror or error}") from None
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise RunError("The plan is damaged", f"{plan}: {error}", "Start the run anew from its spec") from None

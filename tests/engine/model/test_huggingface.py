@@ -207,9 +207,10 @@ def test_damaged_missing_and_pickled_weights_are_refused(tmp_path: Path) -> None
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"lm_head.weight": "../secret"}}')
     with pytest.raises(ModelError, match="outside its folder"):
         import_folder(tmp_path)
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ModelError, match=r"config\.json cannot be read"):
-        import_folder(tmp_path)
+    for damaged in (b"{", b'{"model_type": "\xff"}'):
+        (tmp_path / "config.json").write_bytes(damaged)
+        with pytest.raises(ModelError, match=r"config\.json cannot be read"):
+            import_folder(tmp_path)
 
 
 def test_what_transformers_does_not_have_is_not_exported(tmp_path: Path) -> None:

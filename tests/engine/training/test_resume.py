@@ -34,6 +34,7 @@ def test_killed_at_a_random_step_it_goes_on_bit_for_bit(
 ):
     killed = make_run(*KINDS, "budget.max_steps=1000000")
     at = random.randint(11, 70)
+    print(f"killed at step {at} or soon after")  # pytest shows it with a failure
     process = start_worker(killed)
     until(lambda: any(event.step >= at for event in events_of(killed, Train)))
     process.send_signal(signal.SIGKILL)
@@ -79,6 +80,16 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(make_run, events_o
     assert [folder.name for folder in complete_checkpoints(run)] == ["step-8"]
     assert any(path.name.startswith("damaged-step-6") for path in run.checkpoints.iterdir())
     assert [event.step for event in events_of(run, Train)] == [1, 2, 3, 4, 5, 6, 4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("name", ["training.json", "manifest.json"])
+def test_bytes_that_are_no_text_are_damage_too(make_run, events_of, open_session, name):
+    run = make_run("budget.max_steps=2", "checkpoint.every_steps=1")
+    train(open_session(run))
+    (run.checkpoints / "step-2" / name).write_bytes(b'{"step": "\xff"}')
+    open_session(run)
+    assert events_of(run, Started)[-1].resumed_from == "step-1"
+    assert "step-2 is damaged" in events_of(run, Notice)[0].message
 
 
 def test_with_no_sound_checkpoint_left_it_starts_over_and_says_so(make_run, events_of, open_session):

@@ -18,6 +18,7 @@ from engine.contract.rundir import Command
 from engine.training.commands import Inbox, StopFlag
 from engine.training.failure import TrainingError, describe
 from engine.training.health import LARGEST_STREAK, LossWatch
+from engine.training.inputs import read_layout
 from engine.training.loop import step_seed
 from engine.training.reporter import Clock, Reporter
 from engine.training.worker import take_lock, work
@@ -104,7 +105,7 @@ def test_requests_count_from_the_launch_until_they_are_answered(make_run):
     assert take(inbox) == []
     ask(run, "later", now + 1)
     with run.commands.open("ab") as file:
-        file.write(b'{"id": "half a li')
+        file.write(b'{"id": "\xff", "action": "stop", "time": 9e9}\n{"id": "half a li')
     assert take(inbox) == ["later"]
 
 
@@ -173,6 +174,15 @@ def test_a_run_is_trained_by_one_process_at_a_time(make_run):
         take_lock(run)
     os.close(handle)
     os.close(take_lock(run))
+
+
+@pytest.mark.parametrize("content", [b'{"layout": "\xff"}', b"[" * 100_000, b"{}"])
+def test_a_damaged_plan_is_told_by_name(make_run, content):
+    run = make_run()
+    run.plan.write_bytes(content)
+    with pytest.raises(RunError, match=r"plan\.json") as caught:
+        read_layout(run.plan)
+    assert caught.value.title == "The plan is damaged"
 
 
 def test_a_directory_that_is_no_run_is_refused(tmp_path, capsys):
