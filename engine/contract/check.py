@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from engine.contract.errors import Problem, SpecError
 from engine.contract.layout import resolve_layout
+from engine.contract.limits import without_too_large
 from engine.contract.machine import Machine
 from engine.contract.presets import resolve_shape, shape_problems
 from engine.contract.source import source_problems
@@ -21,6 +22,12 @@ LARGEST_NAME = 80
 
 def check(spec: RunSpec, machine: Machine | None = None) -> list[Problem]:
     """All problems of ``spec``; with ``machine`` also those of running it there. Empty means good."""
+    spec, too_large = without_too_large(spec)
+    known = {problem.field for problem in too_large}
+    return [*too_large, *(problem for problem in _problems(spec, machine) if problem.field not in known)]
+
+
+def _problems(spec: RunSpec, machine: Machine | None) -> list[Problem]:
     problems = [
         *_name(spec),
         *_data(spec),
@@ -103,8 +110,6 @@ def _tokenizer(spec: RunSpec) -> Iterator[Problem]:
         yield from _least(
             "tokenizer.vocabulary", tokenizer.vocabulary, smallest[tokenizer.kind], "common values: 1024 to 131072"
         )
-        if tokenizer.vocabulary > 2**20:
-            yield Problem(field="tokenizer.vocabulary", message=f"must be at most {2**20}, not {tokenizer.vocabulary}")
         if spec.model.vocabulary is not None and spec.model.vocabulary < tokenizer.vocabulary:
             yield Problem(
                 field="model.vocabulary",

@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from engine.contract.errors import Problem
+from engine.contract.limits import divisors
 from engine.contract.machine import Machine
 from engine.contract.spec import LayoutSpec, OptimSpec, Precision, RunSpec
 
@@ -84,7 +85,7 @@ def batch_of(optim: OptimSpec, layout: LayoutSpec, data_ranks: int) -> tuple[int
 def _remedy(layout: LayoutSpec, micro: int, per_rank: int) -> str:
     """What to change where micro-batch and accumulation do not make the batch of one device."""
     if layout.accumulation is None and micro > 0 and per_rank > 0:
-        fitting = max(n for n in range(1, min(micro, per_rank) + 1) if per_rank % n == 0)
+        fitting = divisors(per_rank, micro)[-1]
         return f"use {fitting}, or leave batch_size out"
     return "leave accumulation or batch_size out, and it follows from the others"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from engine.contract.errors import Problem, nearest
+from engine.contract.limits import divisors
 from engine.contract.shape import Mlp, ModelShape, Position
 from engine.contract.spec import Family, ModelSpec
 
@@ -171,7 +172,7 @@ def _division_problems(model: ModelSpec) -> list[Problem]:
             Problem(
                 field="model.heads",
                 message=f"hidden size {shape.hidden} does not divide into {shape.heads} heads",
-                hint="choose heads from " + ", ".join(map(str, _divisors(shape.hidden, 64))),
+                hint="choose heads from " + ", ".join(map(str, divisors(shape.hidden, 64))),
             )
         )
     if shape.heads % shape.kv_heads:
@@ -179,7 +180,7 @@ def _division_problems(model: ModelSpec) -> list[Problem]:
             Problem(
                 field="model.kv_heads",
                 message=f"{shape.heads} heads cannot share {shape.kv_heads} key/value heads evenly",
-                hint="choose kv_heads from " + ", ".join(map(str, _divisors(shape.heads, shape.heads))),
+                hint="choose kv_heads from " + ", ".join(map(str, divisors(shape.heads, shape.heads))),
             )
         )
     if shape.family == "llama" and not problems and shape.head_size % 2:
@@ -191,7 +192,3 @@ def _division_problems(model: ModelSpec) -> list[Problem]:
             )
         )
     return problems
-
-
-def _divisors(number: int, largest: int) -> list[int]:
-    return [n for n in range(1, min(number, largest) + 1) if number % n == 0]

@@ -12,6 +12,7 @@ import msgspec
 from engine.contract.check import check
 from engine.contract.errors import Problem, SpecError
 from engine.contract.layout import Layout, resolve_layout
+from engine.contract.limits import divisors, without_too_large
 from engine.contract.machine import Machine
 from engine.contract.presets import PRESETS, resolve_shape
 from engine.contract.shape import ModelShape
@@ -63,6 +64,7 @@ def estimate(spec: RunSpec, machine: Machine, vocabulary: int | None = None) -> 
     problems = [problem for problem in check(blind, machine) if problem.field.startswith(_DECIDING)]
     if problems:
         raise SpecError(problems)
+    spec, _ = without_too_large(spec)
     layout = resolve_layout(spec, machine)
     if isinstance(layout, list):
         raise SpecError(layout)
@@ -117,8 +119,8 @@ def fit_problems(estimate: Estimate) -> list[Problem]:
 def largest_micro_batch(estimate: Estimate) -> int | None:
     """The largest smaller micro-batch that fits with the same batch size; None if none does."""
     per_rank = estimate.layout.micro_batch * estimate.layout.accumulation
-    for micro in range(estimate.layout.micro_batch - 1, 0, -1):
-        if per_rank % micro == 0 and _would_fit(estimate, estimate.shape, _with_micro_batch(estimate.layout, micro)):
+    for micro in reversed(divisors(per_rank, estimate.layout.micro_batch - 1)):
+        if _would_fit(estimate, estimate.shape, _with_micro_batch(estimate.layout, micro)):
             return micro
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from engine.contract.check import check, name_problem, require
 from engine.contract.errors import SpecError
 from engine.contract.layout import Layout, resolve_layout
+from engine.contract.limits import divisors
 from engine.contract.machine import Device, Machine
 from engine.contract.presets import PRESETS, resolve_shape
 from engine.contract.spec import BudgetSpec, ModelSpec, RunSpec
@@ -208,3 +210,37 @@ def test_senseless_batches_are_problems_and_never_worse(
         }
     elif isinstance(layout, Layout):
         assert layout.batch_size == (batch or layout.batch_size)
+
+
+@pytest.mark.parametrize("digits", ["1000000007", "-1000000007", "9" * 25, "9" * 400, "-" + "9" * 400])
+@pytest.mark.parametrize(
+    "field",
+    [
+        "model.layers", "model.hidden", "model.heads", "model.kv_heads", "model.head_size", "model.feed_forward",
+        "model.positions", "model.vocabulary", "tokenizer.vocabulary", "data.sequence_length", "optim.batch_size",
+        "layout.micro_batch", "layout.accumulation", "layout.devices", "layout.dp_replicate", "layout.tp",
+        "layout.threads_per_worker",
+    ],
+)  # fmt: skip
+def test_numbers_out_of_all_proportion_are_told_at_once(field: str, digits: str) -> None:
+    spec = override_spec(GOOD, [f"{field}={digits}"])
+    begin = time.monotonic()
+    problems = check(spec, TWO_GPUS)
+    assert time.monotonic() - begin < 1.0
+    assert [problem.field for problem in problems] == [field]
+    assert len(str(problems[0])) < 120
+
+
+@pytest.mark.parametrize("field", ["budget.max_steps", "budget.max_tokens", "log_every_steps", "data.max_documents"])
+def test_counts_have_an_end_too(field: str) -> None:
+    assert fields(f"{field}={10**400}", machine=CPU) == {field}
+    assert fields(f"{field}={-(10**400)}", machine=CPU) == {field}
+
+
+def test_other_problems_are_told_beside_a_number_that_is_too_large() -> None:
+    assert fields(f"evaluation.sample_tokens={10**30}", "model.heads=0") == {"evaluation.sample_tokens", "model.heads"}
+
+
+@pytest.mark.parametrize(("number", "largest"), [(1, 1), (12, 12), (12, 5), (36, 6), (97, 200), (7, 0)])
+def test_divisors(number: int, largest: int) -> None:
+    assert divisors(number, largest) == [n for n in range(1, min(number, largest) + 1) if number % n == 0]

@@ -215,3 +215,13 @@ def test_an_estimate_with_advice_is_fast_enough_for_every_keystroke() -> None:
     for _ in range(20):
         fit_problems(estimate(asked, machine))
     assert (time.process_time() - before) / 20 < 0.005
+
+
+def test_numbers_out_of_all_proportion_are_refused_or_left_out() -> None:
+    huge = spec("llama-3m", layout=LayoutSpec(micro_batch=10**400))
+    with pytest.raises(SpecError, match=r"layout\.micro_batch"):
+        estimate(huge, gpus(24))
+    endless = spec("llama-3m", budget=BudgetSpec(max_steps=10**400))
+    assert estimate(endless, gpus(24)).steps is None
+    large = spec("llama-3m", layout=LayoutSpec(micro_batch=2**20), optim=OptimSpec(batch_size=2**20))
+    assert fit_problems(estimate(large, gpus(24)))[0].field == "layout.micro_batch"
