@@ -62,11 +62,11 @@ def remove_stale(cache: Path) -> None:
     """Delete half-made data that nobody has gone on with for two weeks."""
     for folder in cache.glob(f"{_BUILDING}*"):
         places = CachePlaces(cache, folder.name.removeprefix(_BUILDING))
-        if time.time() - folder.stat().st_mtime < _STALE_SECONDS:
-            continue
         lock = filelock.FileLock(places.lock)
         try:
+            if time.time() - folder.stat().st_mtime < _STALE_SECONDS:
+                continue
             with lock.acquire(timeout=0):
                 shutil.rmtree(folder)
         except (filelock.Timeout, OSError):
-            continue  # in use, or not ours to delete
+            continue  # in use, gone meanwhile, or not ours to delete

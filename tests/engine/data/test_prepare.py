@@ -251,6 +251,7 @@ def test_half_made_data_of_long_ago_is_removed(stories: Path, prepared: Any, spe
     for folder in (old, recent):
         (folder / "parts").mkdir(parents=True)
     os.utime(old, (0, 0))
+    (home / "data" / "building-gone").symlink_to(home / "nowhere")  # as one that goes while it is looked at
     prepared(spec_for(stories))
     assert recent.exists()
     assert not old.exists()
