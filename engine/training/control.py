@@ -7,9 +7,10 @@ from enum import IntEnum
 
 from engine.contract.events import CommandDone
 from engine.contract.rundir import Command
-from engine.training.commands import Inbox, StopFlag
 from engine.training.devices import Ranks
+from engine.training.inbox import Inbox
 from engine.training.reporter import Reporter
+from engine.training.stopflag import WHY_STOP, StopFlag
 
 
 class Act(IntEnum):
@@ -25,6 +26,9 @@ class Act(IntEnum):
 ACTS = {"checkpoint": Act.CHECKPOINT, "resume": Act.RESUME, "pause": Act.PAUSE, "stop": Act.STOP}
 
 NOT_SAVED = "the checkpoint was not written: the notices of the run say why"
+NOBODY, REQUESTED = "", "requested"
+REASONS = (NOBODY, REQUESTED, *WHY_STOP)
+"""Why something is done, by rising weight: a signal that comes with a request decides."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +39,9 @@ class Decision:
     elapsed_seconds: float
     """Rank 0's clock: the one that time limits and schedules go by."""
     reason: str = ""
-    """Why, where it was this rank's wish."""
+    """Why; the same on all ranks."""
     command: Command | None = None
-    """The request behind it, on rank 0."""
+    """The request to be acknowledged when it is done, on rank 0. A stop that saves grants one for a checkpoint."""
 
 
 class Control:
@@ -52,14 +56,18 @@ class Control:
     def decide(self, elapsed_seconds: float, *, paused: bool = False) -> Decision:
         """The one act that follows; every rank calls this at the same point and gets the same answer."""
         command = self._acceptable(paused)
-        wish, reason = Act.NOTHING, ""
+        wish, reason = Act.NOTHING, NOBODY
         if command is not None:
-            wish, reason = ACTS[command.action], "requested"
+            wish, reason = ACTS[command.action], REQUESTED
         if self._flag is not None and (why := self._flag.reason()):
             wish, reason = Act.STOP, why
         clock = int(elapsed_seconds * 1e6) if self._ranks.rank == 0 else 0
-        act, microseconds = self._ranks.highest([wish, clock])
-        return Decision(act=Act(act), elapsed_seconds=microseconds / 1e6, reason=reason, command=command)
+        wished, microseconds, number = self._ranks.highest([wish, clock, REASONS.index(reason)])
+        act, reason = Act(wished), REASONS[number]
+        if command is not None and act is not ACTS[command.action] and command.action != "checkpoint":
+            self._acknowledge(command, False, f"the training stops: {reason}")
+            command = None
+        return Decision(act=act, elapsed_seconds=microseconds / 1e6, reason=reason, command=command)
 
     def stop_is_asked(self) -> bool:
         """Whether this rank knows of a wish to stop that is not decided yet: a reason to hurry."""

@@ -8,8 +8,8 @@ import sys
 from engine.contract.specfile import read_spec
 from engine.data.batches import validation_batches
 from engine.training.answering import Answer, answer
-from engine.training.evaluation import Scores, bytes_per_token, sum_of_nats
 from engine.training.inputs import open_run, read_layout
+from engine.training.scoring import Scores, bytes_per_token, sum_of_nats
 from engine.training.trained import load_trained
 
 

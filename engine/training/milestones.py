@@ -10,9 +10,9 @@ from engine.contract.events import Checkpoint, CheckpointRemoved, Sample, Valida
 from engine.data.batches import validation_batches
 from engine.training.checkpoint import read_manifest, save_checkpoint
 from engine.training.devices import synchronise
-from engine.training.evaluation import Scores, bytes_per_token, sum_of_nats
 from engine.training.health import weights_are_finite
 from engine.training.retention import best_checkpoint, remove_checkpoint, superfluous
+from engine.training.scoring import Scores, bytes_per_token, sum_of_nats
 from engine.training.session import Session
 from engine.training.writing import write_text
 
@@ -53,10 +53,11 @@ def evaluate(session: Session) -> None:
 
 
 def write_sample(session: Session) -> None:
-    """Let rank 0 write some text. One that cannot be written stops nothing."""
+    """Let rank 0 write some text, once per step at most. One that cannot be written stops nothing."""
     spec, evaluation = session.inputs.spec, session.inputs.spec.evaluation
-    if session.ranks.rank != 0 or evaluation.sample_tokens == 0:
+    if session.ranks.rank != 0 or evaluation.sample_tokens == 0 or session.sampled_step == session.step:
         return
+    session.sampled_step = session.step
     synchronise(session.device)
     with session.clock.aside():
         try:

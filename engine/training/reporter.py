@@ -1,12 +1,9 @@
-"""Events of one rank, and the clock they are stamped with."""
+"""Events of one rank."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Literal
 
 from engine.contract.events import Event, Notice
@@ -46,8 +43,6 @@ class Reporter:
             if self._journal is None:
                 self._journal = Journal(self._path)
             if self._lost:
-                self._journal.close()
-                self._journal = Journal(self._path)  # ends the line that was cut short
                 message = f"{self._lost} events were lost: they could not be written (was the disk full?)"
                 self._journal.write(Notice(level="error", step=self.step, message=message))
                 self._lost = 0
@@ -66,40 +61,3 @@ class Reporter:
     def _complain(text: str) -> None:
         with contextlib.suppress(OSError):  # the log is on the same full disk
             print(text, file=sys.stderr, flush=True)
-
-
-class Clock:
-    """Training time: pauses do not count, and evaluations and checkpoints do not count as trained time."""
-
-    def __init__(self, elapsed_seconds: float = 0.0, now: Callable[[], float] = time.perf_counter) -> None:
-        self._now = now
-        self._start = now() - elapsed_seconds
-        self._aside = 0.0
-        self._mark = now()
-
-    def elapsed(self) -> float:
-        """Seconds since the start of the run over all resumes, without pauses."""
-        return self._now() - self._start
-
-    @contextmanager
-    def aside(self) -> Iterator[None]:
-        """For what is not training but part of the run: it does not lower the tokens per second."""
-        begin = self._now()
-        yield
-        self._aside += self._now() - begin
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """For a pause: as if the time had stood still."""
-        begin = self._now()
-        yield
-        gone = self._now() - begin
-        self._start += gone
-        self._mark += gone
-
-    def interval(self) -> float:
-        """Seconds of training alone since the last call."""
-        now = self._now()
-        seconds = now - self._mark - self._aside
-        self._mark, self._aside = now, 0.0
-        return max(seconds, 1e-9)

@@ -14,11 +14,12 @@ from engine.contract.states import RunStateName
 from engine.model.build import LanguageModel
 from engine.training.budget import Budget
 from engine.training.checkpoint import Content, Position
+from engine.training.clock import Clock
 from engine.training.control import Control
 from engine.training.devices import Ranks
 from engine.training.health import LossWatch
 from engine.training.inputs import Inputs
-from engine.training.reporter import Clock, Reporter
+from engine.training.reporter import Reporter
 from engine.training.stepbatches import StepBatches
 
 
@@ -54,6 +55,8 @@ class Session:
     validated_step: int | None = None
     validation_loss: float | None = None
     """At ``validated_step``."""
+    sampled_step: int | None = None
+    """On rank 0."""
     saved_step: int | None = None
 
     @property

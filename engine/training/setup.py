@@ -13,15 +13,17 @@ from engine.model.build import build_model
 from engine.planner.shapes import flops_per_token
 from engine.training.budget import Budget
 from engine.training.checkpoint import find_sound, load_checkpoint, read_content
-from engine.training.commands import Inbox, StopFlag
+from engine.training.clock import Clock
 from engine.training.control import Control
 from engine.training.devices import Ranks, device_name, make_fabric
+from engine.training.inbox import Inbox
 from engine.training.inputs import Inputs
 from engine.training.optimiser import build_optimiser
-from engine.training.reporter import Clock, Reporter
+from engine.training.reporter import Reporter
 from engine.training.retention import clear_leftovers, set_aside
 from engine.training.session import Session
 from engine.training.stepbatches import StepBatches
+from engine.training.stopflag import StopFlag
 
 
 def open_session(inputs: Inputs, reporter: Reporter, flag: StopFlag | None, started: float) -> Session:

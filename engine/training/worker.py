@@ -11,13 +11,13 @@ from torch import distributed
 
 from engine.contract.errors import RunError
 from engine.contract.rundir import RunDirectory
-from engine.training.commands import StopFlag
 from engine.training.devices import launched_by_torchrun
 from engine.training.failure import describe, write_report
 from engine.training.inputs import open_run, read_inputs
 from engine.training.loop import train
 from engine.training.reporter import Reporter
 from engine.training.setup import open_session, resume, tell_start
+from engine.training.stopflag import StopFlag
 
 LOCK = "training.lock"
 

@@ -15,12 +15,15 @@ from engine.contract.errors import RunError
 from engine.contract.events import CommandDone, Launched, Notice, State
 from engine.contract.journal import EventReader, Journal
 from engine.contract.rundir import Command
-from engine.training.commands import Inbox, StopFlag
+from engine.training.clock import Clock
+from engine.training.control import Act, Control
 from engine.training.failure import TrainingError, describe
 from engine.training.health import LARGEST_STREAK, LossWatch
+from engine.training.inbox import Inbox
 from engine.training.inputs import read_layout
 from engine.training.loop import step_seed
-from engine.training.reporter import Clock, Reporter
+from engine.training.reporter import Reporter
+from engine.training.stopflag import StopFlag
 from engine.training.worker import take_lock, work
 
 
@@ -127,6 +130,24 @@ def test_a_signal_sets_a_flag():
     finally:
         for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
             signal.signal(number, handler)
+
+
+def test_a_signal_outweighs_a_request(make_run, events_of, open_session):
+    run = make_run()
+    session = open_session(run)
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    try:
+        flag = StopFlag(watch_parent=False)
+        control = Control(session.ranks, flag, Inbox(run, time.time()), session.reporter)
+        ask(run, "wait", time.time() + 1)
+        signal.raise_signal(signal.SIGTERM)
+        decision = control.decide(1.0)
+    finally:
+        for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+            signal.signal(number, handler)
+    assert (decision.act, decision.reason, decision.command) == (Act.STOP, "asked by a signal", None)
+    (done,) = events_of(run, CommandDone)
+    assert (done.id, done.accepted, done.message) == ("wait", False, "the training stops: asked by a signal")
 
 
 def test_running_out_of_memory_is_named_with_its_remedy():

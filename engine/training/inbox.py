@@ -1,11 +1,8 @@
-"""Requests of people and of the system, as the workers see them."""
+"""Requests of people, as rank 0 sees them."""
 
 from __future__ import annotations
 
-import os
-import signal
 from collections import deque
-from types import FrameType
 
 from engine.contract.events import CommandDone, Launched
 from engine.contract.journal import EventReader, LineReader
@@ -14,31 +11,6 @@ from engine.contract.rundir import Command, RunDirectory
 
 LAUNCH_SECONDS = 600.0
 """No worker takes longer from its launch to its first line of code."""
-
-
-class StopFlag:
-    """Set by SIGTERM and SIGINT, and when the launcher of this worker is gone. A handler does nothing else.
-
-    A detached run has its own session, so that the ctrl-c of a terminal never gets here; who starts
-    torchrun by hand and presses ctrl-c wants the training to end, and it ends with a checkpoint.
-    """
-
-    def __init__(self, *, watch_parent: bool) -> None:
-        self._signalled = False
-        self._parent = os.getppid() if watch_parent else None
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._handle)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        self._signalled = True
-
-    def reason(self) -> str | None:
-        """Why this process has to stop; None if it has not."""
-        if self._signalled:
-            return "asked by a signal"
-        if self._parent is not None and os.getppid() != self._parent:
-            return "the process that watched over it is gone"
-        return None
 
 
 class Inbox:
