@@ -75,6 +75,7 @@ def run_steps(session: Session) -> str:
                 return "stopped"
             case Act.CHECKPOINT:
                 session.control.done(decision, saved=checkpoint(session))
+                write_sample(session)
             case Act.PAUSE:
                 if not pause(session, decision):
                     return "stopped"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from engine.training.control import Act, Decision
-from engine.training.milestones import checkpoint
+from engine.training.milestones import checkpoint, write_sample
 from engine.training.session import Session
 
 POLL_SECONDS = 0.2
@@ -35,5 +35,6 @@ def pause(session: Session, decision: Decision) -> bool:
                 case Act.CHECKPOINT:
                     message = "it was saved already" if session.saved_step == session.step else ""
                     session.control.done(decision, message, saved=checkpoint(session))
+                    write_sample(session)
                 case _:
                     time.sleep(POLL_SECONDS)

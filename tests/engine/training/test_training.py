@@ -194,6 +194,16 @@ def test_a_checkpoint_that_cannot_be_deleted_stops_nothing(make_run, events_of, 
     assert stubborn.is_dir()
 
 
+def test_a_requested_checkpoint_comes_with_a_sample(make_run, events_of, open_session):
+    run = make_run("budget.max_steps=3", "evaluation.sample_tokens=4")
+    session = open_session(run)
+    asked = Command(id="now", action="checkpoint", time=time.time() + 1)
+    run.commands.write_bytes(msgspec.json.encode(asked) + b"\n")
+    train(session)
+    assert [event.step for event in events_of(run, Checkpoint)] == [1, 3]
+    assert [event.step for event in events_of(run, Sample)] == [0, 1, 3]
+
+
 def test_a_step_that_was_not_saved_is_tried_again(make_run, events_of, open_session, small_files):
     session = open_session(make_run())
     assert not checkpoint(session)
