@@ -26,6 +26,7 @@ SUFFIXES: dict[str, SourceKind] = {
 LOOKED_AT = 1000
 """Files of a folder by which its kind is judged: it is judged at every key that is typed."""
 
+_OTHER = f"give an existing path, a hub name such as owner/name, or {STDLIB}"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -87,16 +88,22 @@ def source_problems(data: DataSpec) -> Iterator[Problem]:
         yield Problem(
             field="data.source",
             message=f"there is no file or folder {data.source!r}",
-            hint=f"give an existing path, a hub name such as owner/name, or {STDLIB}",
+            hint=_OTHER,
         )
         return
     if kind in (STDLIB, "hub"):
         return
     path = Path(os.path.expanduser(data.source))
-    if not os.access(path, os.R_OK):
+    if not (path.is_dir() or path.is_file()):
+        yield Problem(
+            field="data.source",
+            message=f"{data.source!r} is a pipe, socket or device, not a file",
+            hint="write the text to a file first",
+        )
+    elif not os.access(path, os.R_OK):
         yield Problem(field="data.source", message=f"{data.source!r} cannot be read", hint="check its permissions")
     elif path.is_dir():
         if kind != "huggingface-disk" and next(_walk(path), None) is None:
-            yield Problem(field="data.source", message=f"the folder {data.source!r} holds no files")
+            yield Problem(field="data.source", message=f"the folder {data.source!r} holds no files", hint=_OTHER)
     elif path.stat().st_size == 0:
-        yield Problem(field="data.source", message=f"the file {data.source!r} is empty")
+        yield Problem(field="data.source", message=f"the file {data.source!r} is empty", hint=_OTHER)

@@ -12,6 +12,7 @@ import msgspec
 import tomli_w
 
 from engine.contract.aliases import ALIASES, expand_aliases
+from engine.contract.check import check
 from engine.contract.errors import Problem, SpecError
 from engine.contract.spec import RunSpec
 
@@ -44,7 +45,13 @@ def read_spec(path: Path, overrides: Sequence[str] = ()) -> RunSpec:
     Raises SpecError naming the file for anything that is wrong with it.
     """
     try:
-        text = path.read_bytes().decode("utf-8")
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise SpecError([Problem(field="", message="this is a pipe, socket or device, not a file")], str(path))
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+        if len(content) > LARGEST_FILE:
+            raise SpecError([Problem(field="", message=f"a spec has at most {LARGEST_FILE} bytes")], str(path))
+        text = content.decode("utf-8")
     except OSError as error:
         raise SpecError([Problem(field="", message=error.strerror or str(error))], str(path)) from None
     except UnicodeDecodeError as error:
@@ -58,7 +65,7 @@ def parse_spec(text: str, overrides: Sequence[str] = (), origin: str = "the spec
     """The spec in TOML text; see :func:`read_spec`."""
     try:
         tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # beside its own error: numbers too long, nesting too deep
         raise SpecError([Problem(field="", message=f"this is not TOML: {error}")], origin) from None
     return build_spec(tree, overrides, origin)
 
@@ -75,8 +82,17 @@ def build_spec(tree: Mapping[str, Any], overrides: Sequence[str] = (), origin: s
     for key, value in known.items():
         values[key] = _convert(key, value, problems)
     if problems:
+        # What could be read is checked too, so that all problems are shown at once.
+        readable = msgspec.convert(_without_wrong({key: _without_wrong(item) for key, item in values.items()}), RunSpec)
+        named = {problem.field for problem in problems}
+        problems += [problem for problem in check(readable) if problem.field not in named]
         raise SpecError(problems, origin)
     return msgspec.convert(values, RunSpec)
+
+
+def _without_wrong(value: Any) -> Any:
+    """A part without the fields that could not be read."""
+    return {name: item for name, item in value.items() if item is not WRONG} if isinstance(value, dict) else value
 
 
 def override_spec(spec: RunSpec, overrides: Sequence[str], origin: str = "--set") -> RunSpec:
@@ -92,6 +108,10 @@ def spec_tree(spec: RunSpec) -> Tree:
         for key, value in tree.items()
     }
 
+
+WRONG = object()
+"""Stands for a value that could not be read; reported already."""
+LARGEST_FILE = 1 << 20
 
 NULLED = "none"
 """How a field whose default is not None is switched off in TOML and overrides: ``clip_norm = "none"``."""
@@ -117,10 +137,8 @@ def _apply_override(tree: Tree, override: str, problems: list[Problem]) -> None:
         return
     try:
         value = tomllib.loads(f"value = {raw.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = raw.strip()  # a bare word is text, so that quotes need not survive a shell
-    if not raw.strip():
-        value = NULLED
     nested: Tree = {}
     place = nested
     *parents, leaf = name.split(".")
@@ -171,7 +189,7 @@ def _convert(key: str, value: Any, problems: list[Problem]) -> Any:
         return _convert_field(key, value, kind, problems)
     if not isinstance(value, dict):
         problems.append(Problem(field=key, message=f"must be a table, not {value!r}", hint=f"write [{key}]"))
-        return value
+        return WRONG
     hints = get_type_hints(PARTS[key])
     return {
         name: _convert_field(f"{key}.{name}", item, hints[name], problems)
@@ -182,19 +200,31 @@ def _convert(key: str, value: Any, problems: list[Problem]) -> Any:
 
 def _convert_field(dotted: str, value: Any, kind: Any, problems: list[Problem]) -> Any:
     optional = type(None) in getattr(kind, "__args__", ())
-    if value == NULLED and optional:
+    if value in (NULLED, "") and optional:
         return None
-    if isinstance(value, int) and not isinstance(value, bool) and kind in (float, float | None):
-        value = float(value)
     try:
+        if isinstance(value, int) and not isinstance(value, bool) and kind in (float, float | None):
+            value = float(value)
         return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        problems.append(Problem(field=dotted, message=f"{value!r} does not fit: {_plain(str(error), kind)}"))
-        return None
+    except (msgspec.ValidationError, OverflowError) as error:
+        shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."
+        problems.append(Problem(field=dotted, message=f"{shown} does not fit: {_wanted(str(error), kind)}"))
+        return WRONG
 
 
-def _plain(message: str, kind: Any) -> str:
-    choices = [str(item) for item in getattr(kind, "__args__", ()) if isinstance(item, str)]
-    if message.startswith("Invalid enum value") and choices:
+_TYPES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    tuple: "a list of whole numbers",
+}
+
+
+def _wanted(message: str, kind: Any) -> str:
+    """What a field takes, in words for a person; msgspec's own message where there are none."""
+    parts = getattr(kind, "__args__", (kind,))
+    if choices := [str(item) for item in parts if isinstance(item, str)]:
         return "choose from " + ", ".join(choices)
-    return message.replace("`", "").replace(" | null", "").lower().rstrip(".")
+    words = [_TYPES[plain] for part in parts if (plain := getattr(part, "__origin__", part)) in _TYPES]
+    return "it takes " + " or ".join(words) if words else message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from engine.contract.aliases import ALIASES, VALUES
 from engine.contract.errors import SpecError
+from engine.contract.source import source_problems
 from engine.contract.spec import BudgetSpec, DataSpec, LayoutSpec, OptimSpec, RunSpec
 from engine.contract.specfile import FIELDS, dump_spec, override_spec, parse_spec, read_spec
 
@@ -90,7 +92,7 @@ def test_all_mistakes_are_reported_together_with_the_nearest_name() -> None:
     found = problems_of('lyaout = 1\n[model]\nlayer = 3\nheads = "a"\n[optim]\nschedule = "cos"\nwarmup = 3')
     assert "model.layers" in found["model.layer"]
     assert "optim.warmup_steps" in found["optim.warmup"]
-    assert "expected int" in found["model.heads"]
+    assert "a whole number" in found["model.heads"]
     assert "constant, linear, cosine" in found["optim.schedule"]
     assert "no such field" in found["lyaout"]
 
@@ -166,3 +168,56 @@ def test_no_text_does_more_than_raise_a_spec_error(text: str) -> None:
 @given(st.text(max_size=60))
 def test_no_override_does_more_than_raise_a_spec_error(text: str) -> None:
     assert raises_only_spec_errors(lambda: override_spec(RunSpec(), [text]))
+
+
+def test_wrong_words_and_wrong_values_are_told_together() -> None:
+    found = problems_of("", "optim.lr=abc", "model.preset=huge", "data.sequence_length=-1", "foo.bar=1", "seed=-1")
+    assert {"optim.lr", "model.preset", "data.sequence_length", "foo", "seed"} <= set(found)
+    assert "a number" in found["optim.lr"]
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("layout.devices=x", "a whole number or a list of whole numbers"),
+        ("model.tied_embeddings=3", "true or false"),
+        ("name=3", "text"),
+        ("optim.lr=1" + "0" * 400, "a number"),
+        ("model=3", "must be a table"),
+    ],
+)
+def test_what_a_field_takes_is_said_in_plain_words(override: str, words: str) -> None:
+    assert words in " ".join(problems_of("", override).values())
+
+
+def test_an_empty_value_is_empty_text_or_nothing() -> None:
+    assert override_spec(RunSpec(), ["description=", "tokenizer.file="]).tokenizer.file is None
+    assert override_spec(RunSpec(), ["data.source="]).data.source == ""
+
+
+@pytest.mark.parametrize("text", ["x=" + "[" * 100_000, "seed=" + "9" * 6000])
+def test_monstrous_toml_is_refused_plainly(text: str) -> None:
+    with pytest.raises(SpecError, match="not TOML"):
+        parse_spec(text)
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "spec.toml"
+    os.mkfifo(pipe)
+    with pytest.raises(SpecError, match="pipe, socket or device"):
+        read_spec(pipe)
+    with pytest.raises(SpecError, match="pipe, socket or device"):
+        read_spec(Path("/dev/zero"))
+    large = tmp_path / "large.toml"
+    large.write_bytes(b"#" * (1 << 21))
+    with pytest.raises(SpecError, match="at most"):
+        read_spec(large)
+
+
+def test_what_is_no_file_is_no_data(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.txt"
+    os.mkfifo(pipe)
+    for source in (pipe, Path("/dev/zero")):
+        (problem,) = source_problems(DataSpec(source=str(source)))
+        assert "pipe, socket or device" in problem.message
+        assert problem.hint
