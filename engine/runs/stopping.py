@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import signal
 import time
+from pathlib import Path
 
-from engine.contract.rundir import RunDirectory
+from engine.contract.rundir import CHECKPOINT_MANIFEST, RunDirectory
 from engine.runs.child import Child
 
 GRACE_SECONDS = 60.0
@@ -25,8 +26,6 @@ class Stop:
         self._child = child
         self._terminate_at = time.monotonic() + grace
         self._kill_at: float | None = None
-        self.forced = False
-        """Whether it took a signal."""
 
     def press(self) -> None:
         """Do what is due now."""
@@ -35,16 +34,28 @@ class Stop:
             if now >= self._kill_at:
                 self._child.signal(signal.SIGKILL)
         elif now >= self._terminate_at and time.time() - _last_write(self._run) >= WRITING_SECONDS:
-            self.forced = True
             self._child.signal(signal.SIGTERM)
             self._kill_at = now + AGENT_SECONDS
 
 
 def _last_write(run: RunDirectory) -> float:
     """When a checkpoint that is not complete was written to last; 0 where there is none."""
+    return max((_write_in(folder) for folder in _inside(run.checkpoints)), default=0.0)
+
+
+def _write_in(folder: Path) -> float:
+    if (folder / CHECKPOINT_MANIFEST).exists():
+        return 0.0
     latest = 0.0
-    for folder in run.checkpoints.iterdir():
-        if folder.is_dir() and not (folder / "manifest.json").exists():
-            with os.scandir(folder) as entries:
-                latest = max([latest, *(entry.stat().st_mtime for entry in entries)])
+    for path in _inside(folder):
+        with contextlib.suppress(FileNotFoundError):  # renamed or removed meanwhile: it was written
+            latest = max(latest, path.stat().st_mtime)
     return latest
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What is in ``folder``; nothing where it is none, or is renamed or removed meanwhile."""
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []

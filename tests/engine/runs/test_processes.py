@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from engine.contract.rundir import Command, ProcessIdentity, RunDirectory
 from engine.hardware.host import identity, is_alive
 from engine.runs import control, detach, launch, stopping
 from engine.runs.child import Child
-from engine.runs.command import process_environment, training_command, training_environment
+from engine.runs.command import data_command, process_environment, training_command, training_environment
 from engine.runs.inbox import append_command
 from engine.runs.processes import Known, end_leftovers, folder_of
 from engine.runs.stopping import Stop
@@ -53,9 +54,7 @@ def test_what_does_not_stop_is_killed_in_the_end(new_run: NewRun, monkeypatch: p
     child = _stubborn(run)
     stop = Stop(run, child, grace=0.2)
     stop.press()
-    assert not stop.forced
     assert _press_until_ended(stop, child) == -signal.SIGKILL
-    assert stop.forced
 
 
 def test_a_checkpoint_in_the_making_is_waited_for(new_run: NewRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +66,6 @@ def test_a_checkpoint_in_the_making_is_waited_for(new_run: NewRun, monkeypatch: 
     (aside / "model.safetensors").write_text("growing")
     stop = Stop(run, child, grace=0.0)
     stop.press()
-    assert not stop.forced
     aside.rename(run.checkpoints / "step-5")
     (run.checkpoints / "step-5/manifest.json").write_text("{}")
     assert _press_until_ended(stop, child) == -signal.SIGKILL
@@ -95,6 +93,23 @@ def test_leftovers_are_ended_and_strangers_are_not(new_run: NewRun) -> None:
     for process in processes:
         process.kill()
         process.communicate()
+
+
+def test_a_stop_survives_checkpoints_that_vanish_while_it_looks(new_run: NewRun) -> None:
+    run = new_run()
+    partial = run.checkpoints / ".step-5.partial"
+    partial.mkdir()
+    (partial / "gone").symlink_to("nowhere")
+    (run.checkpoints / "file").write_text("")
+    child = Child(run, [sys.executable, "-c", "import signal; signal.pause()"], process_environment())
+    stop = Stop(run, child, grace=0.0)
+    assert _press_until_ended(stop, child) == -signal.SIGTERM
+    partial.joinpath("gone").unlink()
+    partial.rmdir()
+    (run.checkpoints / "file").unlink()
+    run.checkpoints.rmdir()
+    child = Child(run, [sys.executable, "-c", "import signal; signal.pause()"], process_environment())
+    assert _press_until_ended(Stop(run, child, grace=0.0), child) == -signal.SIGTERM
 
 
 FULL = """
@@ -192,6 +207,11 @@ def test_command_and_environment_of_the_workers(monkeypatch: pytest.MonkeyPatch)
     assert "MALLOC_MMAP_MAX_" not in training_environment(LAYOUT, devices)
     monkeypatch.setenv("MALLOC_MMAP_MAX_", "65536")
     assert training_environment(cpu)["MALLOC_MMAP_MAX_"] == "65536", "what a person has set stands"
+
+
+def test_data_is_prepared_with_the_cores_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0})
+    assert data_command(Path("/runs/x"))[-4:] == ["--run-dir", "/runs/x", "--workers", "1"]
 
 
 def test_paths_in_the_environment_hold_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
