@@ -92,18 +92,6 @@ def is_alive(who: ProcessIdentity) -> bool:
     return abs(who.started - now.started) <= _START_TOLERANCE_SECONDS
 
 
-def children(pid: int) -> tuple[ProcessIdentity, ...]:
-    """All living descendants of a process, nearest first; empty if it is gone."""
-    psutil = _psutil()
-
-    try:
-        found = psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return ()
-    known = (identity(child.pid) for child in found)
-    return tuple(who for who in known if who is not None)
-
-
 def usable_cores(limits: Limits | None = None) -> int:
     """Whole cores that this process may keep busy: its affinity, cut by the quota of its control groups."""
     limits = read_limits() if limits is None else limits

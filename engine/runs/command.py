@@ -9,6 +9,7 @@ from pathlib import Path
 
 from engine.contract.layout import Layout
 from engine.contract.machine import Device
+from engine.hardware.host import usable_cores
 from engine.hardware.visible import worker_environment
 from engine.runs.home import VARIABLE, home
 
@@ -24,8 +25,9 @@ SCRATCH = "torchrun"
 
 
 def data_command(directory: Path) -> list[str]:
-    """What prepares the data of a run."""
-    return [sys.executable, PYTHON, "-m", "engine.data", "--run-dir", str(directory)]
+    """What prepares the data of a run, with a process for each core that may be used."""
+    workers = str(usable_cores())
+    return [sys.executable, PYTHON, "-m", "engine.data", "--run-dir", str(directory), "--workers", workers]
 
 
 def training_command(layout: Layout, directory: Path | str = "DIR", guard: Sequence[str] = ()) -> list[str]:
