@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from engine.contract.durable import write_durably
 from engine.contract.errors import DataError, TraindeckError
 from engine.contract.events import Event, Failure, Notice, Progress
 from engine.contract.journal import Journal
@@ -70,9 +71,7 @@ def _prepare_or_reuse(run: RunDirectory, report: Callable[[Event], None], worker
             return
     folder = prepare(spec, cache_folder(), report, workers)
     link = PreparedLink(directory=str(folder), fingerprint=open_prepared(folder).manifest.fingerprint)
-    aside = run.prepared.with_suffix(".json.new")
-    aside.write_bytes(msgspec.json.encode(link) + b"\n")
-    aside.replace(run.prepared)
+    write_durably(run.prepared, msgspec.json.encode(link) + b"\n")
 
 
 def _for_spec(file: Path, overrides: Sequence[str], workers: int | None, *, as_json: bool, force: bool) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.contract.errors import DataError
-from engine.data.pack import DOCUMENT, Part, part_files
+from engine.data.pack import DOCUMENT, Part, TokenType, part_files
 from engine.data.prepared import TRAIN, VALIDATION
 
 _BLOCK = 4 << 20
@@ -33,6 +33,8 @@ class Joined(msgspec.Struct, frozen=True, kw_only=True):
     train_bytes: int
     validation_tokens: int
     validation_bytes: int
+    unknown: int
+    """Tokens that are the unknown token."""
 
 
 def assemble(
@@ -41,7 +43,8 @@ def assemble(
     folder: Path,
     fraction: float,
     limit: int | None,
-    token_bytes: int,
+    dtype: TokenType,
+    unknown_id: int | None,
     progress: Callable[[int], None],
 ) -> Joined:
     """Write ``train.bin`` and ``validation.bin`` into ``folder`` from the first ``limit`` documents of the parts.
@@ -51,7 +54,7 @@ def assemble(
     """
     threshold = _threshold(parts_folder, parts, fraction, limit)
     sums = np.zeros((2, 2), dtype=np.int64)  # train, validation x tokens, bytes
-    documents = 0
+    documents = unknown = 0
     with (folder / TRAIN).open("wb") as train, (folder / VALIDATION).open("wb") as validation:
         targets = (train, validation)
         for index, part in enumerate(parts):
@@ -59,7 +62,7 @@ def assemble(
                 for rows in _rows(parts_folder, index, limit, documents):
                     held_out = rows["hash"] <= threshold
                     for side, length in _runs(held_out, rows["tokens"]):
-                        _copy(tokens, targets[side], length * token_bytes)
+                        unknown += _copy(tokens, targets[side], length, dtype, unknown_id)
                     for side in (0, 1):
                         chosen = rows[held_out == bool(side)]
                         sums[side] += (int(chosen["tokens"].sum()), int(chosen["bytes"].sum()))
@@ -74,6 +77,7 @@ def assemble(
         train_bytes=int(sums[0, 1]),
         validation_tokens=int(sums[1, 0]),
         validation_bytes=int(sums[1, 1]),
+        unknown=unknown,
     )
 
 
@@ -97,13 +101,18 @@ def _runs(held_out: npt.NDArray[np.bool_], tokens: npt.NDArray[np.uint64]) -> It
         yield int(held_out[start]), length
 
 
-def _copy(source: BinaryIO, target: BinaryIO, size: int) -> None:
+def _copy(source: BinaryIO, target: BinaryIO, length: int, dtype: TokenType, unknown_id: int | None) -> int:
+    """Append ``length`` tokens of ``source`` to ``target``; how many of them are ``unknown_id``."""
+    size, unknown = length * dtype.itemsize, 0
     while size > 0:
         block = source.read(min(_BLOCK, size))
-        if not block:
+        if not block or len(block) % dtype.itemsize:
             raise DataError("A part of the prepared data is cut short", str(source.name), "prepare the data again")
         target.write(block)
         size -= len(block)
+        if unknown_id is not None:
+            unknown += int(np.count_nonzero(np.frombuffer(block, dtype=dtype) == unknown_id))
+    return unknown
 
 
 def _threshold(folder: Path, parts: Sequence[Part], fraction: float, limit: int | None) -> np.uint64:

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from engine.contract.durable import sync_folder, write_durably
 from engine.contract.errors import DataError
 from engine.contract.events import Event, Notice, Progress
 from engine.contract.spec import RunSpec
@@ -50,7 +51,7 @@ def build(spec: RunSpec, source: Source, places: CachePlaces, name: str, report:
         raise DataError(
             "The data changed while it was read", source.description, "start again when nothing writes to it any more"
         )
-    _publish(places, _manifest(name, source, parts, joined, facts, places))
+    _publish(places, _manifest(name, source, joined, facts, places))
 
 
 def _states(source: Source) -> list[tuple[int, int]]:
@@ -188,17 +189,19 @@ def _join(spec: RunSpec, places: CachePlaces, parts: list[Part], facts: Tokenize
         places.joined,
         spec.data.validation_fraction,
         spec.data.max_documents,
-        token_type(facts.vocabulary).itemsize,
+        token_type(facts.vocabulary),
+        facts.unknown_id,
         progress,
     )
 
 
 def _manifest(
-    name: str, source: Source, parts: list[Part], joined: Joined, facts: TokenizerFacts, places: CachePlaces
+    name: str, source: Source, joined: Joined, facts: TokenizerFacts, places: CachePlaces
 ) -> PreparedManifest:
-    shutil.copyfile(places.building / TOKENIZER, places.joined / TOKENIZER)
-    tokens = sum(part.tokens for part in parts)
-    unknown = sum(part.unknown for part in parts)
+    write_durably(places.joined / TOKENIZER, (places.building / TOKENIZER).read_bytes())
+    tokens = joined.train_tokens + joined.validation_tokens
+    # A document's end may be the unknown token too, but it is known what it stands for.
+    unknown = joined.unknown - (joined.documents if facts.unknown_id == facts.eos_id else 0)
     return PreparedManifest(
         fingerprint=name,
         source=source.description,
@@ -218,10 +221,8 @@ def _manifest(
 
 def _publish(places: CachePlaces, manifest: PreparedManifest) -> None:
     """Write the manifest last and give the folder its name."""
-    with (places.joined / MANIFEST).open("wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+    write_durably(places.joined / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
     shutil.rmtree(places.finished, ignore_errors=True)
     places.joined.rename(places.finished)
+    sync_folder(places.finished.parent)
     shutil.rmtree(places.building, ignore_errors=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from engine.contract.durable import write_durably
 from engine.contract.records import read_record
 from engine.contract.spec import RunSpec
 from engine.data.prepared import FORMAT
@@ -74,7 +74,7 @@ def digests(files: Sequence[Path], cache: Path, workers: int) -> list[str]:
             if time.time() - before.st_mtime > _SETTLED_SECONDS:
                 found[str(path)] = _Memo(before.st_size, before.st_mtime_ns, results[path])
     if found:
-        _write_memo(memo_file, {**memo, **found})
+        write_durably(memo_file, msgspec.json.encode({**memo, **found}))
     return [results[path] for path in files]
 
 
@@ -94,9 +94,3 @@ def _digest(path: Path, start: int = 0, size: int | None = None) -> str:
 
 def _read_memo(path: Path) -> dict[str, _Memo]:
     return read_record(path, dict[str, _Memo]) or {}  # unreadable, it only costs the hashing again
-
-
-def _write_memo(path: Path, memo: dict[str, _Memo]) -> None:
-    aside = path.with_suffix(f".{os.getpid()}")
-    aside.write_bytes(msgspec.json.encode(memo))
-    aside.replace(path)

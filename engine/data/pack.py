@@ -26,6 +26,7 @@ DOCUMENT = np.dtype([("tokens", "<u8"), ("bytes", "<u8"), ("hash", "<u8")])
 """What is kept of a document. The hash is of its text: equal texts go to the same side of the split."""
 BATCH_CHARACTERS = 512 << 10
 """Encoded at a time: about 30 MB inside the library."""
+TokenType = np.dtype[np.uint16] | np.dtype[np.uint32]
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,8 +37,6 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     """Records or files without text."""
     bytes: int
     tokens: int
-    unknown: int
-    """Tokens that are the unknown token."""
 
 
 def part_files(folder: Path, index: int) -> tuple[Path, Path, Path]:
@@ -99,7 +98,7 @@ def _write(
     tokens: BinaryIO,
     documents: BinaryIO,
 ) -> Part:
-    counts = {"documents": 0, "bytes": 0, "tokens": 0, "unknown": 0}
+    counts = {"documents": 0, "bytes": 0, "tokens": 0}
     dtype = token_type(facts.vocabulary)
     end = np.array([] if facts.eos_id is None else [facts.eos_id], dtype=dtype)
     skips = [0]
@@ -111,8 +110,6 @@ def _write(
             tokens.write(end.tobytes())
             digest = hashlib.blake2b(content, digest_size=8).digest()
             rows[row] = (len(ids) + len(end), len(content), int.from_bytes(digest, "little"))
-            if facts.unknown_id is not None:
-                counts["unknown"] += int(np.count_nonzero(ids == facts.unknown_id))
         documents.write(rows.tobytes())
         size = int(rows["bytes"].sum())
         counts["documents"] += len(texts)
@@ -141,6 +138,6 @@ def _batches(reading: Reading, shard: Shard, limit: int | None, skips: list[int]
         yield texts
 
 
-def token_type(vocabulary: int) -> np.dtype[np.uint16] | np.dtype[np.uint32]:
+def token_type(vocabulary: int) -> TokenType:
     """The narrowest type that holds every id below ``vocabulary``."""
     return np.dtype("<u2") if vocabulary <= 1 << 16 else np.dtype("<u4")

@@ -14,13 +14,12 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 
 from engine.contract.errors import DataError
 from engine.contract.spec import TokenizerSpec
-from engine.data.prepared import EOS, UNKNOWN
+from engine.data.prepared import EOS, EOS_NAMES, UNKNOWN
 
 CONTINUES = "\u203f"
 """Marks a WordPiece inside a word. The customary ``##`` occurs in text; this is no byte's stand-in."""
 LONGEST_WORD = 64
 """Characters after which wordpiece and unigram cut a word: their effort grows with its square."""
-_EOS_NAMES = (EOS, "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos_token>", "<|eos|>", "[EOS]", "[SEP]")
 
 
 class TokenizerFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,7 +172,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
 def facts_of(tokenizer: Tokenizer) -> TokenizerFacts:
     """Size of the vocabulary and the ids of its end-of-document and unknown tokens."""
     ids = tokenizer.get_vocab(with_added_tokens=True)
-    eos = next((ids[name] for name in _EOS_NAMES if name in ids), None)
+    eos = next((ids[name] for name in EOS_NAMES if name in ids), None)
     content = msgspec.json.decode(tokenizer.to_str())
     model = content.get("model", {})
     unknown = model.get("unk_token")

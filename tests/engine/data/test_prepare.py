@@ -151,6 +151,22 @@ def test_only_the_first_documents_are_taken(
         assert data.manifest.unknown_rate in (None, 0.0)
 
 
+def test_unknown_tokens_are_counted_in_the_documents_that_are_taken(
+    tmp_path: Path, prepared: Any, spec_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "SHARD_BYTES", 1000)
+    texts = ["a hen " * 16 + ("?" * 5 if number >= 15 else "a" * number) for number in range(24)]
+    for name, count in (("known", 15), ("strange", 24)):
+        lines = [json.dumps({"text": text}) + "\n" for text in texts[:count]]
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
+    known = prepared(spec_for(tmp_path / "known.jsonl", {"kind": "characters"}))
+    tokenizer = {"kind": "file", "file": str(known.tokenizer_file)}
+    for count, unknown in ((15, 0), (17, 10)):
+        manifest = prepared(spec_for(tmp_path / "strange.jsonl", tokenizer, max_documents=count)).manifest
+        tokens = manifest.train_tokens + manifest.validation_tokens
+        assert manifest.unknown_rate == pytest.approx(unknown / tokens)
+
+
 def test_a_given_tokenizer_is_used_as_it_is(tmp_path: Path, stories: Path, prepared: Any, spec_for: Any) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
