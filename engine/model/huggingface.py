@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,17 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from engine.contract.durable import write_durably
 from engine.contract.errors import ModelError
 from engine.contract.records import UNREADABLE
 from engine.contract.shape import ModelShape
+from engine.data.prepared import EOS_NAMES, UNKNOWN
 from engine.model.hf_config import config_of, shape_of
 from engine.model.hf_weights import Weights, from_huggingface, to_huggingface
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-_EOS_NAMES = ("<eos>", "<|endoftext|>", "<|end_of_text|>", "</s>")
-_UNKNOWN_NAMES = ("<unk>", "[UNK]")
+_UNKNOWN_NAMES = (UNKNOWN, "[UNK]")
 
 
 def export_folder(
@@ -35,7 +35,7 @@ def export_folder(
     tokenizer. Raises ModelError for networks that transformers does not have, and for a folder that cannot be written.
     """
     tokenizer = _load_tokenizer(tokenizer_file)
-    eos = _first_token(tokenizer, _EOS_NAMES)
+    eos = _first_token(tokenizer, EOS_NAMES)
     if eos is not None and eos_id is None:
         eos_id = eos[1]
     state = model.state_dict()
@@ -44,10 +44,9 @@ def export_folder(
     weights = to_huggingface(state, shape)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / WEIGHTS, lambda part: save_file(weights, part, metadata={"format": "pt"}))
+        _save_weights(weights, folder / WEIGHTS)
         if tokenizer is not None and tokenizer_file is not None:
-            content = tokenizer_file.read_bytes()
-            _replace(folder / "tokenizer.json", lambda part: part.write_bytes(content))
+            write_durably(folder / "tokenizer.json", tokenizer_file.read_bytes())
             _write_json(folder / "tokenizer_config.json", _tokenizer_config(tokenizer, shape))
         generation = {} if eos_id is None else {"eos_token_id": eos_id, "pad_token_id": eos_id}
         _write_json(folder / "generation_config.json", generation)
@@ -131,19 +130,23 @@ def _tokenizer_config(tokenizer: Tokenizer, shape: ModelShape) -> dict[str, Any]
         "model_max_length": shape.positions,
         "clean_up_tokenization_spaces": False,
     }
-    for role, names in (("eos_token", _EOS_NAMES), ("unk_token", _UNKNOWN_NAMES)):
+    for role, names in (("eos_token", EOS_NAMES), ("unk_token", _UNKNOWN_NAMES)):
         if (token := _first_token(tokenizer, names)) is not None:
             config[role] = token[0]
     return config
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    text = json.dumps(content, indent=2) + "\n"
-    _replace(path, lambda part: part.write_text(text, encoding="utf-8"))
+    write_durably(path, json.dumps(content, indent=2).encode() + b"\n")
 
 
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Have ``write`` fill a file beside ``path``, then put it there in one step."""
-    part = path.with_name(path.name + ".part")
-    write(part)
-    os.replace(part, path)
+def _save_weights(weights: Weights, path: Path) -> None:
+    """As :func:`write_durably` does, without a second copy of the weights in memory; the folder is synced later."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        save_file(weights, part, metadata={"format": "pt"})
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

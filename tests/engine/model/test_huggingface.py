@@ -144,20 +144,23 @@ def test_names_of_the_bare_network_and_its_buffers_are_understood(tmp_path: Path
     assert_same_logits(ours, theirs)
 
 
-def test_the_tokenizer_travels_along(tmp_path: Path) -> None:
-    words = {"<eos>": 0, "<unk>": 1, "a": 2, "b": 3}
+@pytest.mark.parametrize("end", ["<eos>", "[EOS]"])
+def test_the_tokenizer_travels_along(tmp_path: Path, end: str) -> None:
+    words = {end: 0, "<unk>": 1, "a": 2, "b": 3}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    tokenizer.add_special_tokens(["<eos>", "<unk>"])
+    tokenizer.add_special_tokens([end, "<unk>"])
     tokenizer.save(str(tmp_path / "own.json"))
     shape = small("llama")
     export_folder(build_model(shape, seed=1), shape, tmp_path / "out", tmp_path / "own.json")
     loaded = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     assert loaded("abba?")["input_ids"] == [2, 3, 3, 2, 1]
-    assert (loaded.eos_token, loaded.eos_token_id, loaded.unk_token) == ("<eos>", 0, "<unk>")
+    assert (loaded.eos_token, loaded.eos_token_id, loaded.unk_token) == (end, 0, "<unk>")
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert model.generation_config.eos_token_id == 0
-    assert not list((tmp_path / "out").glob("*.part"))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+    ]  # fmt: skip
 
 
 def exported(folder: Path, **config: object) -> Path:
