@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from engine.contract.durable import sync_folder, write_durably
 from engine.contract.errors import CheckpointError
 from engine.contract.records import UNREADABLE
 from engine.contract.rundir import (
@@ -87,9 +88,7 @@ def save_checkpoint(
             validation_loss=validation_loss,
             files={path.name: _sync_and_digest(path) for path in sorted(aside.iterdir())},
         )
-        (aside / CHECKPOINT_MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
-        _sync(aside / CHECKPOINT_MANIFEST)
-        _sync(aside)
+        write_durably(aside / CHECKPOINT_MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)))
         _put_in_place(aside, folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
@@ -196,23 +195,16 @@ def _put_in_place(aside: Path, folder: Path) -> None:
         former = folder.with_name(f".{folder.name}.former-{uuid.uuid4().hex[:8]}")
         folder.rename(former)
     aside.rename(folder)
-    _sync(folder.parent)
+    sync_folder(folder.parent)
     if former is not None:
         shutil.rmtree(former, ignore_errors=True)
 
 
 def _sync_and_digest(path: Path) -> FileDigest:
-    _sync(path)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
     path.chmod(0o600)
     return _digest(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _digest(path: Path) -> FileDigest:

@@ -20,7 +20,7 @@ from engine.training.retention import best_checkpoint
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """The model of a checkpoint on the device that its run trains on, or on the CPU where that is not there."""
+    """The model of a checkpoint on the first visible device of the kind that its run trains on, else on the CPU."""
 
     model: LanguageModel
     content: Content
