@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from engine.contract.errors import CheckpointError
 from engine.contract.events import Ended, Train
 from engine.training.control import Act
 from engine.training.loss import token_loss
@@ -41,7 +42,12 @@ def train(session: Session) -> str:
     if reason != "stopped":
         evaluate(session)
         write_sample(session)
-    checkpoint(session)
+    if not checkpoint(session):
+        raise CheckpointError(
+            "The trained model could not be saved",
+            f"training ended at step {session.step} ({reason}), and its checkpoint was not written; the log says why",
+            "Make room and resume: training goes on from the checkpoint before",
+        )
     session.control.refuse_rest()
     session.reporter.emit(Ended(reason=reason, tokens=session.tokens, elapsed_seconds=session.clock.elapsed()))
     return reason

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
+from engine.contract.errors import CheckpointError
 from engine.contract.events import Started
 from engine.data.batches import Batches
 from engine.model.build import build_model
@@ -67,7 +68,8 @@ def open_session(inputs: Inputs, reporter: Reporter, flag: StopFlag | None, star
 def resume(session: Session) -> str | None:
     """Continue from the newest checkpoint that verifies; its name, or None where there is none.
 
-    Damaged ones are set aside with a notice. Raises CheckpointError for one of another model or optimiser.
+    Damaged ones are set aside with a notice. Raises CheckpointError for one of another model or optimiser, and
+    where all are damaged.
     """
     step = _choose_checkpoint(session) if session.ranks.rank == 0 else -1
     (step,) = session.ranks.highest([step])
@@ -87,15 +89,27 @@ def resume(session: Session) -> str | None:
 
 
 def _choose_checkpoint(session: Session) -> int:
-    """The step of the newest sound checkpoint; -1 where there is none."""
+    """The step of the newest sound checkpoint; -1 where there never was one.
+
+    Raises CheckpointError where all are damaged: the work in them is not thrown away without being asked.
+    """
     run = session.inputs.run
     clear_leftovers(run)
     found, problems = find_sound(run)
+    if found is None:
+        if problems:
+            told = "; ".join(f"{problem.title}: {problem.message}" for _, problem in problems)
+            raise CheckpointError(
+                "No checkpoint of this run can be used",
+                told,
+                f"Put back an undamaged copy, or start anew: traindeck train {run.spec}",
+            )
+        return -1
     for folder, problem in problems:
         place = set_aside(folder)
-        then = f"continuing from {found.name}" if found else "starting from step 0"
-        session.reporter.notice(f"{problem.title}: {problem.message}; kept as {place.name}, {then}", "error")
-    return int(found.name.removeprefix("step-")) if found else -1
+        message = f"{problem.title}: {problem.message}; kept as {place.name}, continuing from {found.name}"
+        session.reporter.notice(message, "error")
+    return int(found.name.removeprefix("step-"))
 
 
 def tell_start(session: Session, resumed_from: str | None) -> None:

@@ -7,9 +7,9 @@ import signal
 
 import pytest
 
+from engine.contract.errors import CheckpointError
 from engine.contract.events import Notice, Sample, Started, Train, Validation
 from engine.contract.rundir import complete_checkpoints
-from engine.training.checkpoint import verify_checkpoint
 from engine.training.loop import train
 
 KINDS = (
@@ -92,14 +92,17 @@ def test_bytes_that_are_no_text_are_damage_too(make_run, events_of, open_session
     assert "step-2 is damaged" in events_of(run, Notice)[0].message
 
 
-def test_with_no_sound_checkpoint_left_it_starts_over_and_says_so(make_run, events_of, open_session):
+def test_with_no_sound_checkpoint_left_it_starts_nothing_and_throws_nothing_away(make_run, events_of, open_session):
     run = make_run("budget.max_steps=2")
     train(open_session(run))
-    (run.checkpoints / "step-2" / "model.safetensors").unlink()
-    train(open_session(run))
-    assert [event.step for event in events_of(run, Started)] == [0, 0]
-    assert "starting from step 0" in events_of(run, Notice)[0].message
-    verify_checkpoint(run.checkpoints / "step-2")
+    (run.checkpoints / "step-2" / "optimiser.safetensors").unlink()
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match="No checkpoint of this run can be used") as caught:
+            train(open_session(run))
+        assert "optimiser.safetensors" in caught.value.message
+        assert "traindeck train" in caught.value.hint
+    assert len(events_of(run, Started)) == 1
+    assert (run.checkpoints / "step-2" / "model.safetensors").is_file()
 
 
 def test_what_a_kill_left_half_written_is_cleared(make_run, open_session):

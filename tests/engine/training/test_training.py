@@ -160,7 +160,10 @@ def small_files() -> Iterator[int]:
 
 def test_a_full_disk_costs_the_checkpoint_and_not_the_training(make_run, events_of, open_session, small_files):
     run = make_run("budget.max_steps=8", "checkpoint.every_steps=4")
-    assert train(open_session(run)) == "max_steps"
+    with pytest.raises(CheckpointError, match="ended at step 8"):
+        train(open_session(run))
+    assert not events_of(run, Ended), "a model that is not saved is no success"
+    assert events_of(run, Train)[-1].step == 8
     notices = events_of(run, Notice)
     assert [(notice.level, notice.step) for notice in notices] == [("error", 4), ("error", 8)]
     assert "was not written" in notices[0].message
@@ -175,7 +178,8 @@ def test_a_request_is_told_when_nothing_was_saved(make_run, events_of, open_sess
     session = open_session(run)
     asked = Command(id="now", action=action, time=time.time() + 1)
     run.commands.write_bytes(msgspec.json.encode(asked) + b"\n")
-    train(session)
+    with pytest.raises(CheckpointError, match="could not be saved"):
+        train(session)
     (done,) = events_of(run, CommandDone)
     assert done.accepted is accepted
     assert "not written" in done.message
