@@ -246,6 +246,22 @@ async def test_saved_under_a_name_and_the_form_goes_on_from_it(home: Path) -> No
         await pilot.press("ctrl+u", *"mine", "enter")
         await until(pilot, lambda: screen.draft.origin == "mine")
         assert load_profile("mine").budget.max_steps == 7
+        assert screen.query_one(Form).row("name").text == "mine"
+        assert not screen.draft.changed
+
+
+async def test_what_cannot_be_run_is_not_saved(home: Path) -> None:
+    app = deck()
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        screen = await opened(pilot)
+        await typed(pilot, "optim.lr", "-1")
+        await pilot.press("ctrl+s", *"bad", "enter")
+        await until(pilot, lambda: any("must be above 0" in toast.message for toast in app._notifications))
+        assert app.screen is screen
+        assert "bad" not in [profile.name for profile in list_profiles()]
+        await typed(pilot, "optim.lr", "fast")
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: any("before this can be saved" in toast.message for toast in app._notifications))
 
 
 async def test_shipped_profiles_are_not_overwritten_and_own_ones_only_when_asked(home: Path) -> None:

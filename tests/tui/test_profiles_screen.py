@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
@@ -169,20 +170,27 @@ async def test_export_asks_before_it_replaces_a_file(tmp_path: Path) -> None:
 
 
 async def test_import_takes_a_file_and_refuses_a_broken_one(tmp_path: Path) -> None:
-    (tmp_path / "found.toml").write_text(dump_spec(MINE))
+    (tmp_path / "found.toml").write_text(dump_spec(msgspec.structs.replace(MINE, name="theirs")))
+    (tmp_path / "unnamed.toml").write_text("[budget]\nmax_steps = 3\n")
+    (tmp_path / "senseless.toml").write_text("[optim]\nlr = -1.0\n")
     (tmp_path / "wrong.toml").write_text("learning_rat = 1")
     app = deck()
     async with app.run_test(size=(120, 40)) as pilot:
         await on(pilot, "mine")
         await pilot.press("i")
         await answer(pilot, str(tmp_path / "none.toml"))
-        assert "there is no such file" in text(app)
+        await until(pilot, lambda: isinstance(app.screen, ErrorDialog) and "No such file" in text(app))
+        for name, said in (("wrong.toml", "learning_rat"), ("senseless.toml", "must be above 0")):
+            await pilot.press("escape", "i")
+            await answer(pilot, str(tmp_path / name))
+            await until(pilot, lambda said=said: isinstance(app.screen, ErrorDialog) and said in text(app))  # type: ignore[misc]
+        assert "senseless" not in names()
+        await pilot.press("escape", "i")
         await answer(pilot, str(tmp_path / "found.toml"))
-        await until(pilot, lambda: "found" in names())
+        await until(pilot, lambda: "theirs" in names())
         await pilot.press("i")
-        await answer(pilot, str(tmp_path / "wrong.toml"))
-        await until(pilot, lambda: isinstance(app.screen, ErrorDialog))
-        assert "learning_rat" in text(app)
+        await answer(pilot, str(tmp_path / "unnamed.toml"))
+        await until(pilot, lambda: "unnamed" in names())
 
 
 async def test_filter() -> None:

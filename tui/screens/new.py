@@ -12,7 +12,7 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import Button, Static
 
 from engine.contract.check import name_problem
-from engine.contract.errors import ProfileError, TraindeckError
+from engine.contract.errors import ProfileError, SpecError
 from engine.contract.rundir import RunDirectory
 from engine.contract.spec import RunSpec
 from tui.actions import bindings
@@ -46,6 +46,8 @@ class NewScreen(DeckScreen):
         super().__init__()
         self._draft = Draft(RunSpec(), QUICKSTART)
         self._loaded = False
+        self._loading: str | None = None
+        """The profile that is being read; what is in the form gives way to it."""
         self._judging = False
         self._stale = False
         self._start_after = False
@@ -77,7 +79,7 @@ class NewScreen(DeckScreen):
     @property
     def is_judged(self) -> bool:
         """Whether :attr:`verdict` is of what is typed now."""
-        return self.verdict is not None and not self._stale and not self._judging
+        return self.verdict is not None and not self._stale and not self._judging and self._loading is None
 
     @property
     def draft(self) -> Draft:
@@ -89,17 +91,22 @@ class NewScreen(DeckScreen):
         """Fill the form in from a profile; ``ready`` puts the focus on the start."""
         from engine.runs.profiles import load_profile
 
-        self._loaded = True
-        try:
-            spec = load_profile(profile)
-        except TraindeckError as error:
-            self.call_after_refresh(self.deck.fail, error)
-            return
-        self.fill(spec, profile, ready=ready)
+        def loaded(spec: RunSpec) -> None:
+            if self._loading == profile:  # else something else was wanted meanwhile
+                self.fill(spec, profile, ready=ready)
+
+        def failed(error: BaseException) -> None:
+            if self._loading == profile:
+                self._loading = None
+                self._judge_soon()
+            self.deck.fail(error)
+
+        self._loaded, self._loading = True, profile
+        self.deck.in_background(lambda: load_profile(profile), loaded, failed=failed)
 
     def fill(self, spec: RunSpec, origin: str, *, ready: bool = True) -> None:
         """Fill the form in with ``spec``; ``origin`` is what ``traindeck train`` takes for it."""
-        self._loaded = True
+        self._loaded, self._loading = True, None
         if self._draft.changed:
             question = Confirm(
                 "Replace what you typed?",
@@ -137,7 +144,8 @@ class NewScreen(DeckScreen):
 
     @on(FieldRow.Edited)
     def _edited(self, event: FieldRow.Edited) -> None:
-        self._draft.texts[event.row.field.name] = event.text
+        # What the field says now: a message from before the form was filled in may come late.
+        self._draft.texts[event.row.field.name] = event.row.text
         self._show_origin()
         self._judge_soon()
 
@@ -151,7 +159,7 @@ class NewScreen(DeckScreen):
         self.action_start()
 
     def _judge_soon(self) -> None:
-        if not self._stale:
+        if not self._stale and self._loading is None:
             self._stale = True
             self.set_timer(PAUSE_SECONDS, self._judge)
 
@@ -225,7 +233,7 @@ class NewScreen(DeckScreen):
     def action_save(self) -> None:
         spec, problems = self._draft.read()
         if problems:
-            self._show_first(problems[0].field)
+            self._show_first(problems[0].field, "There is something to mend before this can be saved")
             return
         self.app.push_screen(
             AskText("Save as a profile", "Name of the profile:", spec.name, problem_of=name_problem),
@@ -233,32 +241,41 @@ class NewScreen(DeckScreen):
         )
 
     def _save(self, name: str, spec: RunSpec, *, overwrite: bool) -> None:
-        from engine.runs.profiles import save_profile
+        typed = dict(self._draft.texts)
+
+        def save() -> RunSpec | None:
+            """The spec as it was kept; None if a profile of that name is there and nobody agreed to replace it."""
+            from engine.runs.profiles import load_profile, save_checked
+
+            try:
+                save_checked(name, spec, overwrite=overwrite, origin="the form")
+            except ProfileError:
+                if not overwrite and is_own(name):
+                    return None
+                raise
+            return load_profile(name)
+
+        def done(saved: RunSpec | None) -> None:
+            if saved is not None:
+                self._saved(name, saved, typed)
+                return
+            question = Confirm("Replace the profile?", f"A profile of yours is called {name}.", "Replace")
+            self.app.push_screen(question, lambda yes: self._save(name, spec, overwrite=True) if yes else None)
 
         def failed(error: BaseException) -> None:
-            if isinstance(error, ProfileError) and not overwrite and self._is_own(name):
-                question = Confirm("Replace the profile?", f"A profile of yours is called {name}.", "Replace")
-                self.app.push_screen(question, lambda yes: self._save(name, spec, overwrite=True) if yes else None)
+            if isinstance(error, SpecError):
+                self._show_first(error.problems[0].field, str(error.problems[0]))
             else:
                 self.deck.fail(error)
 
-        self.deck.in_background(
-            lambda: save_profile(name, spec, overwrite=overwrite), lambda _none: self._saved(name, spec), failed=failed
-        )
+        self.deck.in_background(save, done, failed=failed)
 
-    def _is_own(self, name: str) -> bool:
-        from engine.runs.profiles import list_profiles
-
-        return any(
-            profile.name.casefold() == name.casefold() and profile.origin == "own" for profile in list_profiles()
-        )
-
-    def _saved(self, name: str, spec: RunSpec) -> None:
-        """What is typed is now what the profile says: the form goes on from it."""
-        from engine.runs.profiles import load_profile
-
-        texts = dict(self._draft.texts)
-        self._draft = Draft(load_profile(name), name, texts)
+    def _saved(self, name: str, saved: RunSpec, typed: dict[str, str]) -> None:
+        """The form goes on from the profile, its name included; what was typed since ``typed`` was saved stays."""
+        since = {field: text for field, text in self._draft.texts.items() if text != typed[field]}
+        self._draft = Draft(saved, name)
+        self._draft.texts |= since
+        self.query_one(Form).fill(self._draft.texts)
         self._show_draft()
         self.notify(f"Saved as {printable(name, newlines=False)}", markup=False)
 
@@ -281,9 +298,9 @@ class NewScreen(DeckScreen):
         else:
             self._start(verdict)
 
-    def _show_first(self, name: str) -> None:
+    def _show_first(self, name: str, words: str = "There is something to mend before this can start") -> None:
         """Put the cursor into the field of a problem, unfolding the form for it."""
-        self.notify("There is something to mend before this can start", severity="warning", timeout=4)
+        self.notify(printable(words, newlines=False), severity="warning", timeout=4, markup=False)
         if name not in FIELDS:
             return
         if not self.query_one(Form).shows(name):
@@ -326,6 +343,13 @@ class NewScreen(DeckScreen):
     def _not_started(self, error: BaseException) -> None:
         self._set_starting(False)
         self.deck.fail(error)
+
+
+def is_own(name: str) -> bool:
+    """Whether a profile of that name is a person's own, and so may be replaced; reads files."""
+    from engine.runs.profiles import list_profiles
+
+    return any(profile.name.casefold() == name.casefold() and profile.origin == "own" for profile in list_profiles())
 
 
 def preset_details(draft: Draft) -> dict[str, str]:

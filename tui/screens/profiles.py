@@ -17,7 +17,7 @@ from textual.widgets import Input, Static
 from engine.contract.check import name_problem
 from engine.contract.errors import ProfileError
 from engine.contract.spec import RunSpec
-from engine.contract.specfile import dump_spec, read_spec
+from engine.contract.specfile import dump_spec
 from engine.runs import profiles as store
 from tui.actions import bindings
 from tui.screens.dialogs import AskText, Confirm, title_text
@@ -213,35 +213,34 @@ class ProfilesScreen(DeckScreen):
         )  # fmt: skip
 
     def _export(self, name: str, path: Path, *, overwrite: bool) -> None:
-        def failed(error: BaseException) -> None:
-            if isinstance(error, ProfileError) and not overwrite and path.expanduser().exists():
-                question = Confirm("Replace the file?", f"{path} exists.", "Replace")
-                self.app.push_screen(question, lambda yes: self._export(name, path, overwrite=True) if yes else None)
-            else:
-                self.deck.fail(error)
+        def export() -> Path | None:
+            """The file that was written; None if it is there already and nobody has agreed to replace it."""
+            try:
+                return store.export_profile(name, path, overwrite=overwrite)
+            except ProfileError:
+                if not overwrite and path.expanduser().exists():
+                    return None
+                raise
 
-        self.deck.in_background(
-            lambda: store.export_profile(name, path, overwrite=overwrite),
-            lambda written: self.notify(f"Written to {printable(str(written), newlines=False)}", markup=False),
-            failed=failed,
-        )
+        def done(written: Path | None) -> None:
+            if written is not None:
+                self.notify(f"Written to {printable(str(written), newlines=False)}", markup=False)
+                return
+            question = Confirm("Replace the file?", f"{path} exists.", "Replace")
+            self.app.push_screen(question, lambda yes: self._export(name, path, overwrite=True) if yes else None)
+
+        self.deck.in_background(export, done)
 
     def action_import(self) -> None:
         self.app.push_screen(
-            AskText(
-                "Import a profile", "TOML file to read:", problem_of=_file_problem, suggester=PathSuggester(),
-            ),
-            lambda path: self._import(Path(path).expanduser()) if path is not None else None,
-        )  # fmt: skip
+            AskText("Import a profile", "TOML file to read:", problem_of=_path_problem, suggester=PathSuggester()),
+            lambda path: self._import(Path(path)) if path is not None else None,
+        )
 
     def _import(self, path: Path) -> None:
-        def read() -> str:
-            spec = read_spec(path)
-            name = path.stem if name_problem(path.stem) is None else spec.name
-            store.save_profile(name, spec)
-            return name
-
-        self.deck.in_background(read, lambda name: self._done(f"Imported as {name}", name))
+        self.deck.in_background(
+            lambda: store.import_profile(path), lambda name: self._done(f"Imported as {name}", name)
+        )
 
     def _ask_name(self, title: str, text: str, value: str, then: Callable[[str], None]) -> None:
         self.app.push_screen(
@@ -284,9 +283,3 @@ def _row(profile: Profile, index: int) -> Row:
 
 def _path_problem(text: str) -> str | None:
     return None if text.strip() and "\0" not in text else "a path is needed"
-
-
-def _file_problem(text: str) -> str | None:
-    if problem := _path_problem(text):
-        return problem
-    return None if Path(text).expanduser().is_file() else "there is no such file"

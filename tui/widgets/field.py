@@ -132,6 +132,8 @@ class FieldRow(Widget):
         editor = self.editor
         with self.prevent(Input.Changed, Choice.Changed):
             editor.value = text
+        if isinstance(editor, Input):
+            editor.cursor_position = len(text)
 
     @property
     def editor(self) -> Input | Choice:
@@ -142,12 +144,12 @@ class FieldRow(Widget):
     @on(Input.Changed)
     def _typed(self, event: Input.Changed) -> None:
         event.stop()
-        self._tell(event.value)
+        self._tell(self.editor.value)  # as it is now: this may come late, after another text was put in
 
     @on(Choice.Changed)
     def _chosen(self, event: Choice.Changed) -> None:
         event.stop()
-        self._tell(event.value)
+        self._tell(self.editor.value)
 
     def _tell(self, text: str) -> None:
         if text != self._text:
