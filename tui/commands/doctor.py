@@ -7,6 +7,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -14,7 +15,7 @@ import typer
 
 from engine.contract.errors import TraindeckError
 from engine.contract.machine import Machine
-from engine.hardware.detect import detect
+from engine.hardware.detect import Sampler
 from engine.runs import detach
 from engine.runs.home import home
 from engine.runs.profiles import list_profiles, registry_warnings
@@ -28,6 +29,8 @@ LOW_DISK_BYTES = 10 << 30
 NO_DISK_BYTES = 1 << 30
 MALICIOUS_LIGHTNING = {"2.6.2", "2.6.3"}
 SMALLEST_TERMINAL = (80, 24)
+NVIDIA_DRIVER = Path("/proc/driver/nvidia")
+"""There while the driver is loaded."""
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,9 +59,13 @@ def doctor(*, as_json: bool) -> None:
 
 def all_checks() -> Iterator[Check]:
     """Every check, in the order in which a person would mend things."""
-    machine = detect()
+    sampler = Sampler()
+    machine, unlisted = sampler.machine(), sampler.nvml_problem
+    sampler.close()
     yield _python()
     yield from _packages()
+    if unlisted is not None:
+        yield _nvidia(unlisted)
     yield from _devices(machine)
     yield from _torch_build(machine)
     yield _memory(machine)
@@ -87,6 +94,15 @@ def _packages() -> Iterator[Check]:
             )  # fmt: skip
         else:
             yield Check(name=package, status="ok", message=version)
+
+
+def _nvidia(unlisted: str) -> Check:
+    """Without a driver there is nothing to mend; with one, its GPUs should be seen."""
+    message = f"no NVIDIA GPU can be listed: {unlisted}"
+    if NVIDIA_DRIVER.exists():
+        remedy = "see whether nvidia-smi works; after an update of the driver this machine must be restarted"
+        return Check(name="nvidia", status="warning", message=message, remedy=remedy)
+    return Check(name="nvidia", status="ok", message=message)
 
 
 def _devices(machine: Machine) -> Iterator[Check]:
@@ -152,6 +168,8 @@ def _profiles() -> Iterator[Check]:
         yield Check(name="profiles", status="warning", message=warning)
     for profile in broken:
         remedy = f"traindeck profiles delete '{profile.name}'"
+        if profile.origin == "shipped":
+            remedy = f"install Traindeck anew: its own file {profile.path} was changed or damaged"
         yield Check(name="profiles", status="warning", message=f"{profile.name}: {profile.problem}", remedy=remedy)
     if not warnings and not broken:
         yield Check(name="profiles", status="ok", message=f"{len(list_profiles())} found, all whole")

@@ -36,7 +36,7 @@ LLAMA_3_VOCABULARY = 128_256
 
 
 def plan(name_or_path: str, sets: list[str], *, as_json: bool) -> None:
-    """Print the estimate of a spec. Exits with 1 if it does not fit, with 3 if that is unknown."""
+    """Print the estimate of a spec. Exits with 1 if it does not fit, with 2 if that is unknown."""
     spec = chosen_spec(name_or_path, sets)
     machine = detect()
     require_runnable(spec, machine, name_or_path)

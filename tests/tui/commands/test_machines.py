@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.fake_nvml.fixture import build, environment
+from tui.commands.doctor import NVIDIA_DRIVER, all_checks
 
 Command = Callable[..., Any]
 
@@ -70,6 +71,25 @@ def test_a_dry_run_names_the_gpus_that_the_workers_see(command: Command, library
     assert "--nproc-per-node" in done.json["command"]
     assert done.json["command"][done.json["command"].index("--nproc-per-node") + 1] == "2"
     assert len(done.json["environment"]["CUDA_VISIBLE_DEVICES"].split(",")) == 2
+
+
+def test_a_driver_that_does_not_answer_is_told(command: Command, library: Path) -> None:
+    checks = command("doctor", "--json", **environment(library, init=18)).json["checks"]
+    (told,) = [check for check in checks if check["name"] == "nvidia"]
+    assert told["message"].startswith("no NVIDIA GPU can be listed: ")
+    assert (told["status"] == "warning") == (told["remedy"] is not None) == NVIDIA_DRIVER.exists()
+    well = command("doctor", "--json", **environment(library)).json["checks"]
+    assert "nvidia" not in {check["name"] for check in well}
+
+
+def test_a_damaged_shipped_profile_is_not_to_be_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lstm.toml").write_text("[model", encoding="utf-8")
+    monkeypatch.setattr("engine.runs.profiles.shipped_folder", lambda: tmp_path)
+    (told,) = [check for check in all_checks() if check.name == "profiles"]
+    assert told.status == "warning"
+    assert told.remedy is not None
+    assert "delete" not in told.remedy
+    assert str(tmp_path / "lstm.toml") in told.remedy
 
 
 def test_a_healthy_machine_is_0(command: Command) -> None:
