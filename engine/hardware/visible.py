@@ -72,12 +72,14 @@ def worker_environment(
 ) -> dict[str, str]:
     """What to set for workers that shall see the accelerators ``indices`` of ``devices``, in that order.
 
-    NVML counts by place on the bus, CUDA by speed unless told otherwise: the second variable makes them agree.
+    Where the variable is set already, they are named by their identifiers: a number in it may stand for several
+    devices (the instances of a GPU in MIG mode), so that an index is no place in it. NVML counts by place on the bus,
+    CUDA by speed unless told otherwise: the second variable makes them agree.
     """
     entries = parse(environment.get("CUDA_VISIBLE_DEVICES"))
     uuids = {device.index: device.uuid for device in devices if device.kind == "cuda"}
     if entries is not None:
-        names = [str(entries[index]) for index in indices]
+        names = [uuids.get(index) or str(entries[index] if index < len(entries) else index) for index in indices]
     elif any((uuid or "").startswith("MIG-") for uuid in uuids.values()):
         names = [uuids.get(index) or str(index) for index in indices]
     else:

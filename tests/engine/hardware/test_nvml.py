@@ -212,6 +212,19 @@ def test_mig_instances_are_devices(library: Path) -> None:
     assert (chosen.uuid, chosen.index) == (second.uuid, 0)
 
 
+def test_workers_see_an_instance_of_a_gpu_that_a_number_names(library: Path) -> None:
+    script = """
+from engine.hardware.detect import Sampler
+from engine.hardware.visible import worker_environment
+for index in range(3):
+    print(worker_environment(Sampler((index,)).devices(), [index])["CUDA_VISIBLE_DEVICES"])
+"""
+    env = {**environment(library, gpus=3, gpu0={"mig": 2}), "CUDA_VISIBLE_DEVICES": "0,2"}
+    uuids = [device.uuid for device in look(env)]
+    assert run(script, env).stdout.decode().split() == uuids
+    assert str(uuids[2]).startswith("GPU-00000002")
+
+
 def test_mig_without_instances_is_no_device_to_train_on(library: Path) -> None:
     (device,) = look(environment(library, gpus=1, gpu0={"mig": 0}))
     assert "MIG" in str(device.problem)

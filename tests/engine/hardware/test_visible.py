@@ -48,9 +48,21 @@ def test_workers_see_the_chosen_devices_through_what_the_person_left_visible() -
     two = devices("GPU-a", "GPU-b")
     order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     assert worker_environment(two, [1], {}) == {"CUDA_VISIBLE_DEVICES": "1", **order}
-    assert worker_environment(two, [1], {"CUDA_VISIBLE_DEVICES": "5,7"})["CUDA_VISIBLE_DEVICES"] == "7"
+    visible = {"CUDA_VISIBLE_DEVICES": "5,7"}
+    assert worker_environment(two, [1], visible)["CUDA_VISIBLE_DEVICES"] == "GPU-b"
+    amd = [Device(index=at, kind="rocm") for at in range(2)]
+    assert worker_environment(amd, [1], visible)["CUDA_VISIBLE_DEVICES"] == "7", "AMD devices are known by number"
     assert worker_environment(two, [1, 0], {"CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b"}) == {
         "CUDA_VISIBLE_DEVICES": "GPU-b,GPU-a",
         **order,
     }
     assert worker_environment(devices("MIG-a", "MIG-b"), [1], {})["CUDA_VISIBLE_DEVICES"] == "MIG-b"
+
+
+@pytest.mark.parametrize("listed", [slice(None), slice(2, None)])
+def test_a_number_that_stands_for_several_instances_names_them_by_their_identifiers(listed: slice) -> None:
+    """Entry 0 is a GPU in MIG mode: the devices are more than the entries, and their indices are not places in it."""
+    four = devices("MIG-a", "MIG-b", "GPU-c", "GPU-d")
+    found = [worker_environment(four[listed], [at], {"CUDA_VISIBLE_DEVICES": "0,1,2"}) for at in (2, 3)]
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in found] == ["GPU-c", "GPU-d"]
+    assert worker_environment(four, [1], {"CUDA_VISIBLE_DEVICES": "0,1,2"})["CUDA_VISIBLE_DEVICES"] == "MIG-b"

@@ -57,18 +57,18 @@ def test_what_does_not_stop_is_killed_in_the_end(new_run: NewRun, monkeypatch: p
     assert _press_until_ended(stop, child) == -signal.SIGKILL
 
 
-def test_a_checkpoint_in_the_making_is_waited_for(new_run: NewRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stopping, "AGENT_SECONDS", 0.0)
+def test_a_checkpoint_in_the_making_is_waited_for(new_run: NewRun) -> None:
     run = new_run()
-    child = _stubborn(run)
+    child = Child(run, [sys.executable, "-c", "import signal; signal.pause()"], process_environment())
     aside = run.checkpoints / ".step-5.partial"
     aside.mkdir()
     (aside / "model.safetensors").write_text("growing")
     stop = Stop(run, child, grace=0.0)
     stop.press()
+    assert child.wait(0.3) is None
     aside.rename(run.checkpoints / "step-5")
     (run.checkpoints / "step-5/manifest.json").write_text("{}")
-    assert _press_until_ended(stop, child) == -signal.SIGKILL
+    assert _press_until_ended(stop, child) == -signal.SIGTERM
 
 
 def test_leftovers_are_ended_and_strangers_are_not(new_run: NewRun) -> None:
@@ -199,7 +199,7 @@ def test_command_and_environment_of_the_workers(monkeypatch: pytest.MonkeyPatch)
     devices = [Device(index=index, kind="cuda", uuid=f"GPU-{index}") for index in range(4)]
     assert training_environment(LAYOUT, devices)["CUDA_VISIBLE_DEVICES"] == "1,3"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-    assert training_environment(LAYOUT, devices)["CUDA_VISIBLE_DEVICES"] == "5,7"
+    assert training_environment(LAYOUT, devices)["CUDA_VISIBLE_DEVICES"] == "GPU-1,GPU-3"
     cpu = msgspec.structs.replace(LAYOUT, accelerator="cpu", threads_per_worker=3)
     assert training_environment(cpu)["OMP_NUM_THREADS"] == "3"
     assert "CUDA_VISIBLE_DEVICES" not in training_environment(cpu)
