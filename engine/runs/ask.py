@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from engine.contract.errors import TraindeckError
+from engine.contract.plan import read_plan
 from engine.contract.records import decode_record
+from engine.contract.rundir import RunDirectory
+from engine.hardware.sampler import Sampler
+from engine.hardware.visible import worker_environment
 from engine.runs.command import process_environment
 from engine.runs.logfile import LINES, plain_lines
 
@@ -34,19 +40,28 @@ class _Told(msgspec.Struct):
 
 
 def ask_engine(
-    module: str, arguments: Sequence[str], timeout: float, progress: Callable[[str], None] | None = None
+    module: str,
+    arguments: Sequence[str],
+    timeout: float,
+    progress: Callable[[str], None] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The JSON object that ``python -P -m MODULE ARGUMENTS`` prints.
 
-    ``progress`` gets each line that it writes to stderr meanwhile. Interrupting the caller ends the process too.
+    ``environment`` is set beside what is set here; left out, a question about a run (``--run-dir`` in the arguments)
+    goes to the first device that the run trains on. ``progress`` gets each line that it writes to stderr meanwhile.
+    Interrupting the caller ends the process too.
     Raises TraindeckError with what the process said if it fails, takes longer than ``timeout`` seconds, or prints
     anything else.
     """
+    if environment is None:
+        environment = device_environment(run) if (run := _asked_about(arguments)) is not None else {}
     command = [sys.executable, "-P", "-m", "engine.runs.guard", "--", sys.executable, "-P", "-m", module, *arguments]
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.PIPE, env=process_environment()
-        )
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.PIPE,
+            env=process_environment() | dict(environment),
+        )  # fmt: skip
         clock = threading.Timer(timeout, process.kill)
         clock.start()
         try:
@@ -69,6 +84,26 @@ def ask_engine(
     if answer is None:
         raise TraindeckError("The engine's answer cannot be read", f"{module} printed no JSON object")
     return answer
+
+
+def device_environment(run: RunDirectory) -> dict[str, str]:
+    """What lets a process see only the first accelerator of a run; nothing on the CPU, or where it is not there now."""
+    plan = read_plan(run)
+    if plan is None or plan.layout.accelerator != "cuda":
+        return {}
+    first = plan.layout.device_indices[:1]
+    sampler = Sampler(first)
+    try:
+        devices = sampler.devices()
+    finally:
+        sampler.close()
+    present = any(device.kind in {"cuda", "rocm"} and device.problem is None for device in devices)
+    return worker_environment(devices, first) if present else {}
+
+
+def _asked_about(arguments: Sequence[str]) -> RunDirectory | None:
+    pairs = itertools.pairwise(arguments)
+    return next((RunDirectory(Path(value)) for name, value in pairs if name == "--run-dir"), None)
 
 
 def _listen(process: subprocess.Popen[bytes], progress: Callable[[str], None] | None) -> list[str]:

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from engine.contract.errors import TraindeckError
+from engine.contract.plan import read_plan
+from engine.contract.rundir import RunDirectory
 from engine.runs.ask import ask_engine
+from tests.fake_nvml.fixture import build, use_here
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +73,29 @@ def test_real_question_about_data(tmp_path: Path) -> None:
     assert answer["tokens"] == answer["train_tokens"] + answer["validation_tokens"] > 1000
     with pytest.raises(TraindeckError, match=r"missing\.toml"):
         ask_engine("engine.data", ["--spec", str(tmp_path / "missing.toml"), "--json"], 120.0)
+
+
+SEEN = "import os; print(json.dumps({'seen': os.environ.get('CUDA_VISIBLE_DEVICES')}))"
+
+
+def test_a_question_about_a_run_goes_to_its_own_device(
+    new_run: Callable[[], RunDirectory], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    use_here(build(tmp_path / "nvml"), monkeypatch, gpus=4)
+    run = new_run()
+    ask = [SEEN, "--run-dir", str(run.path)]
+    assert ask_engine("asked", ask, 60.0) == {"seen": None}, "on the CPU there is none"
+    plan = read_plan(run)
+    assert plan is not None
+    for indices, seen in (((2, 3), "2"), ((7,), None)):
+        layout = msgspec.structs.replace(plan.layout, accelerator="cuda", device_indices=indices)
+        run.plan.write_bytes(msgspec.json.encode(msgspec.structs.replace(plan, layout=layout)))
+        assert ask_engine("asked", ask, 60.0) == {"seen": seen}, "a device that is not there is not asked for"
+    given = {"CUDA_VISIBLE_DEVICES": "1"}
+    assert ask_engine("asked", ask, 60.0, environment=given) == {"seen": "1"}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1,0")
+    layout = msgspec.structs.replace(plan.layout, accelerator="cuda", device_indices=(1,))
+    run.plan.write_bytes(msgspec.json.encode(msgspec.structs.replace(plan, layout=layout)))
+    seen_uuid = ask_engine("asked", ask, 60.0)["seen"]
+    assert seen_uuid.startswith("GPU-00000001")
