@@ -1,5 +1,6 @@
 """Preparing is streamed: memory does not grow with the source."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -7,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 pytestmark = pytest.mark.slow
@@ -29,26 +32,51 @@ def _peak(file: Path, home: Path) -> int:
     return int(peak)
 
 
+def _write(path: Path, megabytes: int) -> None:
+    """A corpus of stories of 20 kB each, in the format that the suffix names."""
+    texts = (f"Story {number}: é " + "a hen laid an egg; " * 1080 for number in range(megabytes * 50))
+    if path.suffix == ".parquet":
+        schema = pyarrow.schema({"text": pyarrow.string()})
+        with pyarrow.parquet.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
+            for text in texts:  # row groups of 1 MB
+                batch = [text, *itertools.islice(texts, 49)]
+                writer.write_table(pyarrow.table({"text": batch}, schema=schema))
+        return
+    with path.open("w") as file:
+        if path.suffix == ".txt":
+            file.writelines(texts)  # one huge line
+        elif path.suffix == ".csv":
+            file.write("text\n")
+            file.writelines(f'"{text}"\n' for text in texts)
+        else:
+            whole = path.suffix == ".json"
+            file.write("[" if whole else "")
+            for number, text in enumerate(texts):
+                file.write(("," if whole and number else "") + json.dumps({"text": text}) + "\n")
+            file.write("]" if whole else "")
+
+
 @pytest.mark.parametrize(
-    ("suffix", "kind"), [("txt", "bytes"), ("txt", "characters"), ("jsonl", "bytes"), ("json", "bytes")]
+    ("suffix", "kind", "small"),
+    [
+        ("txt", "bytes", 2),
+        ("txt", "characters", 2),
+        ("txt", "bpe", 15),  # more than the sample that the tokenizer is made from
+        ("jsonl", "bytes", 2),
+        ("json", "bytes", 2),
+        ("csv", "bytes", 2),
+        ("parquet", "bytes", 2),
+    ],
 )
 def test_memory_is_that_of_a_small_source(
-    suffix: str, kind: str, tmp_path: Path, spec_for: Any, write_spec: Any
+    suffix: str, kind: str, small: int, tmp_path: Path, spec_for: Any, write_spec: Any
 ) -> None:
     peaks = {}
-    for megabytes in (2, 120):
+    for megabytes in (small, 120):
         path = tmp_path / f"corpus.{suffix}"
-        with path.open("w") as file:
-            file.write("[" if suffix == "json" else "")
-            for number in range(megabytes * 50):
-                text = f"Story {number}: é " + "a hen laid an egg; " * 1080
-                if suffix == "txt":
-                    file.write(text)  # one huge line
-                else:
-                    separator = "," if suffix == "json" and number else ""
-                    file.write(separator + json.dumps({"text": text}) + "\n")
-            file.write("]" if suffix == "json" else "")
+        _write(path, megabytes)
         assert path.stat().st_size > megabytes * 1_000_000
-        peaks[megabytes] = _peak(write_spec(spec_for(path, {"kind": kind})), tmp_path / f"home-{megabytes}")
+        tokenizer = {"kind": kind, "vocabulary": 600}
+        peaks[megabytes] = _peak(write_spec(spec_for(path, tokenizer)), tmp_path / f"home-{megabytes}")
         path.unlink()
-    assert peaks[120] < peaks[2] + (60 << 20), peaks
+    assert peaks[120] < peaks[small] + (25 << 20), peaks
