@@ -104,6 +104,10 @@ def resolve_layout(spec: RunSpec, machine: Machine) -> Layout | list[Problem]:
         problems.append(
             Problem(field="layout.strategy", message=f"'single' cannot use {count} devices", hint="choose 'ddp'")
         )
+    if wanted.strategy == "ddp" and count == 1:
+        why = "1 is chosen" if wanted.devices is not None else "there is 1 here"
+        message = f"'ddp' needs at least 2 devices or CPU workers, and {why}"
+        problems.append(Problem(field="layout.strategy", message=message, hint="choose 'auto' or 'single'"))
     replicas = wanted.dp_replicate or count
     if replicas != count:
         problems.append(
@@ -146,7 +150,8 @@ def _device_indices(wanted: LayoutSpec, kind: str, machine: Machine) -> tuple[in
         )
     present = tuple(range(slots)) if kind == "cpu" else tuple(device.index for device in machine.of_kind(kind))
     if wanted.devices is None:
-        return present[:1] if kind in {"cpu", "mps"} or wanted.strategy == "single" else present
+        alone = wanted.strategy == "single" or (kind == "cpu" and wanted.strategy != "ddp")
+        return present[:1] if alone else present
     if isinstance(wanted.devices, int):
         if wanted.devices > len(present):
             return Problem(

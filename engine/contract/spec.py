@@ -113,7 +113,7 @@ class LayoutSpec(_Part, frozen=True, kw_only=True):
     strategy: Strategy = "auto"
     accelerator: Accelerator = "auto"
     devices: int | tuple[int, ...] | None = None
-    """How many, or which by index; None takes all accelerators, or one process on the CPU."""
+    """How many, or which by index; None takes all accelerators, or one process on the CPU (with ddp one a core)."""
     pp: int = 1
     dp_replicate: int | None = None
     """Replicas; None takes as many as there are devices left over."""

@@ -244,3 +244,14 @@ def test_other_problems_are_told_beside_a_number_that_is_too_large() -> None:
 @pytest.mark.parametrize(("number", "largest"), [(1, 1), (12, 12), (12, 5), (36, 6), (97, 200), (7, 0)])
 def test_divisors(number: int, largest: int) -> None:
     assert divisors(number, largest) == [n for n in range(1, min(number, largest) + 1) if number % n == 0]
+
+
+def test_ddp_takes_what_there_is_or_says_that_it_is_not_enough() -> None:
+    asked = override_spec(GOOD, ["layout.strategy=ddp", "layout.accelerator=cpu"])
+    layout = resolve_layout(asked, CPU)
+    assert isinstance(layout, Layout)
+    assert (layout.strategy, layout.world_size) == ("ddp", 4)
+    lone = Machine(host="h", devices=(Device(index=0, kind="cpu", slots=1),), cpu_cores=1)
+    assert fields("layout.strategy=ddp", machine=lone) == {"layout.strategy"}
+    assert fields("layout.strategy=ddp", "layout.devices=1", machine=TWO_GPUS) == {"layout.strategy"}
+    assert fields("layout.strategy=ddp", machine=TWO_GPUS) == set()
