@@ -22,6 +22,7 @@ Exit codes:
   1    failed: an error, a run that failed, a model that does not fit
   2    the command line, a spec or a profile is wrong; plan cannot tell whether it fits
   130  interrupted (ctrl-c while following a training only detaches: 0)
+  141  whoever read the output went away
 
 \b
 Environment: TRAINDECK_HOME (where runs, profiles and prepared data are kept),

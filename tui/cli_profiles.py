@@ -14,6 +14,7 @@ profiles_app = command_group(add_completion=False, help="List, show, save, renam
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A profile's name.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an own profile of that name.")]
+OverwriteFile = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")]
 FileToWrite = Annotated[Path, typer.Argument(metavar="FILE", help="TOML file to write.")]
 
 
@@ -80,11 +81,11 @@ def delete_profile(name: Name, yes: Yes = False, json_: Json = False) -> None:
 
 
 @profiles_app.command("export")
-def export_profile(name: Name, path: FileToWrite, json_: Json = False) -> None:
+def export_profile(name: Name, path: FileToWrite, overwrite: OverwriteFile = False, json_: Json = False) -> None:
     """Write a profile to a TOML file."""
     from tui.commands import profiles as profiles_
 
-    profiles_.export(name, path, as_json=json_)
+    profiles_.export(name, path, overwrite=overwrite, as_json=json_)
 
 
 @profiles_app.command("import")

@@ -24,18 +24,18 @@ def ask(name: str, action: Action, *, as_json: bool, until_ended: bool = False) 
     """Send a request and wait for its answer. Raises RunError where the run refuses it or does not answer."""
     run = find_run(name)
     command = control.resume(run) if action == "resume" else control.request(run, action)
-    if command is not None:
-        _await_answer(run, action, command)
+    said = _await_answer(run, action, command) if command is not None else ""
     if until_ended:
         _await_end(run)
-    _report(run, action, as_json=as_json)
+    _report(run, action, said if action == "checkpoint" else "", as_json=as_json)
 
 
-def _await_answer(run: RunDirectory, action: Action, command: Command) -> None:
+def _await_answer(run: RunDirectory, action: Action, command: Command) -> str:
+    """What the run said to it, such as which checkpoint was written; may be empty."""
     done = control.wait_for(run, command, ANSWER_SECONDS)
     if done is None:
         if read_state(run)[0] not in LIVE and action == "stop":
-            return
+            return ""
         raise RunError(
             f"The run did not answer within {ANSWER_SECONDS:.0f} seconds",
             f"{action} is noted and will be carried out at the end of a step, if the run still works",
@@ -43,6 +43,7 @@ def _await_answer(run: RunDirectory, action: Action, command: Command) -> None:
         )
     if not done.accepted:
         raise RunError(f"The run refused to {action}", done.message)
+    return done.message
 
 
 def _await_end(run: RunDirectory) -> None:
@@ -55,11 +56,12 @@ def _await_end(run: RunDirectory) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _report(run: RunDirectory, action: Action, *, as_json: bool) -> None:
+def _report(run: RunDirectory, action: Action, said: str, *, as_json: bool) -> None:
     state, reason = read_state(run)
     if as_json:
-        emit({"run": run.id, "directory": str(run.path), "state": state})
+        emit({"run": run.id, "directory": str(run.path), "state": state, "message": said or None})
         return
+    reason = said or reason
     name = printable(run.id, newlines=False)
     say(f"{name}: {state}" + (f" ({printable(reason, newlines=False)})" if reason else ""))
     if action in {"pause", "stop"}:

@@ -88,9 +88,9 @@ def delete(name: str, *, yes: bool, as_json: bool) -> None:
     tell({"deleted": name}, f"deleted the profile {_line(name)}", as_json=as_json)
 
 
-def export(name: str, path: Path, *, as_json: bool) -> None:
-    """Write a profile to a file that is not there yet."""
-    written = str(export_profile(name, path))
+def export(name: str, path: Path, *, overwrite: bool, as_json: bool) -> None:
+    """Write a profile to a file, over one that is there only when told so."""
+    written = str(export_profile(name, path, overwrite=overwrite))
     tell({"profile": name, "file": written}, _line(written), as_json=as_json)
 
 

@@ -66,7 +66,10 @@ def logs(name: str, *, follow: bool, lines: int) -> None:
     """The last lines of the output of a run's processes, and with ``follow`` what is added until it ends."""
     run = find_run(name)
     tail = LogTail(run.log, tail_bytes=max(256 << 10, lines * 400))
-    for line in deque(tail.read(), maxlen=lines):
+    begun = tail.read()
+    if not begun:
+        note("the log is empty so far")
+    for line in deque(begun, maxlen=lines):
         say(printable(line, newlines=False))
     while follow:
         ended = read_state(run)[0] not in LIVE  # looked at before reading: what is written last is not missed

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from engine.contract.events import State, Train
+from engine.contract.events import CommandDone, State, Train
 from engine.contract.journal import Journal
 from engine.contract.rundir import RunDirectory
 from tui.commands.following import Following
@@ -283,3 +283,47 @@ def test_every_command_with_a_result_takes_json(call: Call) -> None:
     for words in [*([name] for name in commands), *(["profiles", name] for name in profiles)]:
         assert "--json" in call(*words, "--help").out, words
     assert call("version", "--json").json["version"]
+
+
+def test_an_empty_log_says_so(call: Call, new_run: NewRun) -> None:
+    done = call("logs", new_run("silent").id)
+    assert (done.code, done.out) == (0, "")
+    assert "the log is empty" in done.err
+
+
+def test_a_text_in_place_of_a_spec_gets_the_right_command(call: Call, tmp_path: Path) -> None:
+    notes = tmp_path / "my notes.txt"
+    notes.write_text("to be learned")
+    done = call("train", str(notes))
+    assert done.code == 2
+    assert f"traindeck train quickstart --set 'data.source={notes}'" in done.err
+
+
+def test_an_exported_file_is_replaced_only_when_told_so(call: Call, tmp_path: Path) -> None:
+    file = tmp_path / "there.toml"
+    file.write_text("precious")
+    assert call("profiles", "export", "lstm", str(file)).code == 2
+    assert file.read_text() == "precious"
+    assert call("profiles", "export", "lstm", str(file), "--overwrite").code == 0
+    assert "precious" not in file.read_text()
+
+
+def test_a_checkpoint_that_was_asked_for_is_named(call: Call, new_run: NewRun) -> None:
+    run = new_run("saving")
+
+    def answer() -> None:
+        deadline = time.monotonic() + 20
+        while not (run.commands.exists() and run.commands.read_bytes().endswith(b"\n")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        asked = json.loads(run.commands.read_text())
+        rank0.write(CommandDone(id=asked["id"], action="checkpoint", accepted=True, message="step-7 is written"))
+
+    with Journal(run.events_of("rank0")) as rank0:
+        rank0.write(State(state="running"))
+        engine = threading.Thread(target=answer, daemon=True)
+        engine.start()
+        done = call("checkpoint", run.id)
+        engine.join(20)
+    assert done.code == 0
+    assert "(step-7 is written)" in done.out
