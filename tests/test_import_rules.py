@@ -101,7 +101,7 @@ def test_light_modules_load_nothing_heavy(module: str) -> None:
         rooms = {room for name in loaded if (room := room_of(name))}
         assert rooms <= ROOMS[own_room] | {own_room}
     if own_room == "contract":
-        assert "msgspec" in roots or module.endswith(("states", "errors", "contract"))
+        assert "msgspec" in roots or module.endswith(("states", "errors", "contract", "durable"))
 
 
 @pytest.mark.parametrize("path", source_files(), ids=lambda path: str(path.relative_to(ROOT)))
