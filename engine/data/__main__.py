@@ -50,7 +50,12 @@ def _for_run(run: RunDirectory, workers: int | None) -> int:
         return 1
     try:
         with Journal(run.events_of("data")) as journal:
-            return _failing(lambda: _prepare_or_reuse(run, journal.write, workers), journal.write)
+
+            def report(event: Event) -> None:
+                _tell(event)  # the log of the run has it too
+                journal.write(event)
+
+            return _failing(lambda: _prepare_or_reuse(run, journal.write, workers), report)
     except OSError as error:  # a full disk, say: then stderr is all that is left to tell it to
         print(f"The events of the run cannot be written: {error}", file=sys.stderr)
         return 1
@@ -81,7 +86,7 @@ def _for_spec(file: Path, overrides: Sequence[str], workers: int | None, *, as_j
         folder = prepare(read_spec(file, overrides), cache_folder(), _Line(), workers, force)
         print(_summary(folder, as_json))
 
-    return _failing(prepare_and_print, lambda _: None)
+    return _failing(prepare_and_print, _tell_as_json if as_json else _tell)
 
 
 def _summary(folder: Path, as_json: bool) -> str:
@@ -101,6 +106,18 @@ def _summary(folder: Path, as_json: bool) -> str:
     if as_json:
         return msgspec.json.encode(facts).decode()
     return "\n".join(f"{name:18} {'n/a' if value is None else value}" for name, value in facts.items())
+
+
+def _tell(event: Event) -> None:
+    if isinstance(event, Failure):
+        print("\n".join(part for part in (f"{event.title}: {event.message}", event.hint) if part), file=sys.stderr)
+
+
+def _tell_as_json(event: Event) -> None:
+    """A failure as the one JSON object that is printed."""
+    if isinstance(event, Failure):
+        error = {"title": event.title, "message": event.message, "hint": event.hint}
+        print(msgspec.json.encode({"error": error}).decode())
 
 
 class _Line:
@@ -131,7 +148,6 @@ def _failing(work: Callable[[], None], report: Callable[[Event], None]) -> int:
     try:
         work()
     except TraindeckError as error:
-        print(error, file=sys.stderr)
         report(Failure(title=error.title, message=error.message, hint=error.hint, exception=type(error).__name__))
     except Exception as error:  # a defect: said in full in the log, in short on the screen
         traceback.print_exc()

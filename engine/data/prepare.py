@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from engine.contract.errors import DataError
-from engine.contract.events import DataReady, Progress
+from engine.contract.events import DataReady, Notice, Progress
 from engine.contract.spec import RunSpec
 from engine.data.batches import sample_count
 from engine.data.build import Report, build
@@ -54,6 +54,8 @@ def prepare(spec: RunSpec, cache: Path, report: Report, workers: int | None = No
             raise _disk_full(cache, str(error)) from None
         raise DataError("The data cannot be prepared", str(error), f"check {cache} and the source") from error
     require_enough(spec, prepared.manifest)
+    if message := uneven_split(spec, prepared.manifest):
+        report(Notice(level="warning", message=message))
     report(ready(prepared, cached))
     return prepared.folder
 
@@ -71,6 +73,21 @@ def ready(prepared: PreparedData, cached: bool) -> DataReady:
         validation_tokens=manifest.validation_tokens,
         unknown_rate=manifest.unknown_rate,
         cached=cached,
+    )
+
+
+def uneven_split(spec: RunSpec, manifest: PreparedManifest) -> str | None:
+    """What to tell where much more or less text than asked for is held out; None where it is about the share.
+
+    Documents are held out whole and equal ones together, so few or very unequal ones cannot meet every share.
+    """
+    asked = spec.data.validation_fraction
+    share = manifest.validation_bytes / max(1, manifest.bytes)
+    if asked / 4 <= share <= 4 * asked or manifest.documents * asked < 1:
+        return None
+    return (
+        f"{share:.1%} of the text is held out for validation, {asked:.1%} was asked for: "
+        "the documents are very unequal in size, or many of them are equal"
     )
 
 
