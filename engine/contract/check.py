@@ -81,6 +81,8 @@ def name_problem(name: str) -> str | None:
     """Why ``name`` cannot name a run or a profile; None if it can. A name never leaves its folder."""
     if not name.strip():
         return "a name is needed"
+    if name.casefold() == "latest":
+        return "'latest' stands for the newest run and names none"
     if len(name) > LARGEST_NAME:
         return f"a name has at most {LARGEST_NAME} characters, not {len(name)}"
     if name != name.strip() or name.startswith((".", "-")):

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from engine.contract.check import name_problem, require
-from engine.contract.errors import ProfileError, SpecError, nearest
+from engine.contract.errors import ProfileError, SpecError, TraindeckError, nearest
 from engine.contract.spec import RunSpec
 from engine.contract.specfile import dump_spec, override_spec, parse_spec, read_spec
 from engine.runs.anchor import anchored
@@ -39,8 +39,7 @@ def shipped_folder() -> Path:
 
 def list_profiles() -> list[Profile]:
     """The shipped profiles by name (``quickstart`` first), then one's own by name."""
-    shipped = [_read_shipped(path) for path in sorted(shipped_folder().glob("*.toml"))]
-    shipped.sort(key=lambda profile: (profile.name != "quickstart", profile.name))
+    shipped = _shipped()
     taken = {profile.name.casefold() for profile in shipped}
     own = []
     for record in _own(read_registry()):
@@ -60,7 +59,13 @@ def registry_warnings() -> list[str]:
 
 def load_profile(name: str) -> RunSpec:
     """The spec of a profile. Raises ProfileError if there is none, more than one of that name, or it is broken."""
-    profiles = list_profiles()
+    try:
+        profiles = list_profiles()
+    except TraindeckError:
+        # A damaged registry keeps one's own profiles from being read; the shipped ones are files of their own.
+        if name.casefold() not in _shipped_names():
+            raise
+        profiles = _shipped()
     found = [profile for profile in profiles if profile.name.casefold() == name.casefold()]
     if not found:
         raise _unknown(name, [profile.name for profile in profiles])
@@ -197,6 +202,11 @@ def _own(registry: Registry) -> list[_Record]:
 
 def _named(registry: Registry, name: str) -> list[_Record]:
     return [record for record in _own(registry) if record.name.casefold() == name.casefold()]
+
+
+def _shipped() -> list[Profile]:
+    found = [_read_shipped(path) for path in shipped_folder().glob("*.toml")]
+    return sorted(found, key=lambda profile: (profile.name != "quickstart", profile.name))
 
 
 def _text(name: str, spec: RunSpec) -> str:

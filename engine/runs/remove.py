@@ -13,11 +13,17 @@ from engine.runs.state import read_state
 
 
 def delete_run(run: RunDirectory) -> None:
-    """Delete an ended run, or one that was never started. Raises RunError for any other, and for what is no run."""
+    """Delete an ended run, or one that was never started; of a link to one, the link alone.
+
+    Raises RunError for any other, and for what is no run.
+    """
     state, _ = read_state(run)
     if state in LIVE and not (state == "queued" and read_identity(run) is None):
         raise RunError("A run that is not ended cannot be deleted", f"{run.id} is {state}", "Stop it first.")
     end_leftovers(Known(run).read())
+    if run.path.is_symlink():  # what it points to lies elsewhere and is not ours to delete
+        run.path.unlink()
+        return
     aside = run.path.with_name(f".{run.path.name}.deleted")
     try:
         run.path.rename(aside)  # all at once for those who list runs, whatever stops the rest

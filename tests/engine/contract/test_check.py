@@ -95,7 +95,9 @@ def test_everything_wrong_is_named_at_once_and_raised_once() -> None:
     assert all(p.message for p in caught.value.problems)
 
 
-@pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "-rf", "a\nb", "x" * 81, "", "tab\t", "nul\0"])
+@pytest.mark.parametrize(
+    "name", ["a/b", "latest", "LATEST", "..", ".hidden", "-rf", "a\nb", "x" * 81, "", "tab\t", "nul\0"]
+)
 def test_names_that_could_leave_their_folder_are_refused(name: str) -> None:
     assert name_problem(name)
 

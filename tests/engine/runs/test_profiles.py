@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from engine.contract.errors import ProfileError, SpecError
+from engine.contract.errors import ProfileError, SpecError, TraindeckError
 from engine.contract.spec import DataSpec, RunSpec
 from engine.contract.specfile import read_spec
 from engine.runs import profiles
@@ -170,3 +170,13 @@ def test_an_imported_profile_is_called_as_asked_or_as_the_file_says(tmp_path: Pa
     with pytest.raises(ProfileError, match="taken"):
         profiles.import_profile(tmp_path / "plain.toml")
     assert profiles.import_profile(tmp_path / "plain.toml", overwrite=True) == "plain"
+
+
+def test_a_damaged_registry_does_not_block_the_shipped_profiles(home: Path) -> None:
+    profiles.save_profile("mine", RunSpec(name="mine"))
+    for file in home.glob("registry.json*"):
+        if file.suffix != ".lock":
+            file.write_bytes(b"{")
+    assert profiles.load_profile("quickstart").name == "quickstart"
+    with pytest.raises(TraindeckError):
+        profiles.load_profile("mine")
