@@ -214,6 +214,21 @@ def wrap(text: str, width: int) -> list[str]:
     return lines
 
 
+def wrap_words(text: str, width: int) -> list[str]:
+    """``text`` in lines of at most ``width`` cells, broken at spaces where there are any."""
+    lines, current = [], ""
+    for word in text.split(" "):
+        joined = f"{current} {word}" if current else word
+        if len(wrap(joined, width)) > 1:
+            if current:
+                lines.append(current)
+            *full, current = wrap(word, width)
+            lines += full
+        else:
+            current = joined
+    return [*lines, current] if current else lines
+
+
 def table(
     headers: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = (), widest: int = 60
 ) -> str:  # fmt: skip

@@ -27,7 +27,8 @@ from tui.screens.new import NewScreen
 from tui.screens.new_form import Form
 from tui.screens.new_panel import Panel
 from tui.screens.runs import RunsScreen
-from tui.widgets.field import FieldRow, path_matches, wrap_words
+from tui.text import wrap_words
+from tui.widgets.field import FieldRow, path_matches
 
 STUDY = RunSpec(
     name="study",

@@ -13,7 +13,7 @@ from textual.widgets import Static
 
 from tui.actions import ANYWHERE, TITLES, actions_of, key_text, keys_text
 from tui.screens.frame import DeckScreen
-from tui.widgets.field import wrap_words
+from tui.text import wrap_words
 
 KEYS = 18
 """Cells for the keys before each line."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from textual import events, on
 from textual.app import ComposeResult
@@ -15,8 +15,7 @@ from engine.contract.layout import Layout
 from tui.draft import FIELDS
 from tui.judge import Verdict
 from tui.summary import layout_summary, shape_summary
-from tui.text import UNKNOWN, ascii_wanted, human_bytes, human_count, human_duration, printable
-from tui.widgets.field import wrap_words
+from tui.text import UNKNOWN, ascii_wanted, human_bytes, human_count, human_duration, printable, wrap_words
 
 if TYPE_CHECKING:
     from engine.planner.estimate import Estimate
@@ -30,8 +29,6 @@ class Panel(Vertical):
 
     verdict: reactive[Verdict | None] = reactive(None)
     help_text: reactive[str] = reactive("")
-
-    HIDDEN: ClassVar[str] = "^o shows all fields"
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(can_focus=False, id="facts-scroll"):

@@ -21,7 +21,7 @@ from textual.widgets import Input
 
 from engine.contract.source import STDLIB
 from tui.fields import Field
-from tui.text import ascii_wanted, fit, printable, wrap
+from tui.text import ascii_wanted, fit, printable, wrap_words
 from tui.widgets.choice import Choice
 from tui.widgets.line import Line
 
@@ -188,21 +188,6 @@ class FieldRow(Widget):
         parts = [Content.styled(label, self.get_visual_style(style))]
         parts += [Content.styled(f"\n    {line}", bad) for line in self._problem_lines()]
         return Content("").join(parts)
-
-
-def wrap_words(text: str, width: int) -> list[str]:
-    """``text`` in lines of at most ``width`` cells, broken at spaces where there are any."""
-    lines, current = [], ""
-    for word in text.split(" "):
-        joined = f"{current} {word}" if current else word
-        if len(wrap(joined, width)) > 1:
-            if current:
-                lines.append(current)
-            *full, current = wrap(word, width)
-            lines += full
-        else:
-            current = joined
-    return [*lines, current] if current else lines
 
 
 def row_id(name: str) -> str:

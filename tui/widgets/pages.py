@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 import time
 from collections.abc import Iterable, Sequence
 from typing import ClassVar, Literal
@@ -11,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.reactive import reactive
 
 from tui.state import RunView
-from tui.text import printable, wrap
+from tui.text import printable, wrap, wrap_words
 from tui.widgets.painted import Painted, Row
 
 Page = Literal["log", "events", "samples", "failure"]
@@ -145,12 +144,8 @@ def _log_style(line: str) -> str:
 
 
 def words(text: str, width: int) -> list[str]:
-    """``text`` broken into lines at words; at cells where it has wide characters, which are written without spaces."""
-    if not text.isascii():
-        return wrap(text, width)
-    return [
-        part for line in text.split("\n") for part in textwrap.wrap(line, max(2, width), drop_whitespace=True) or [""]
-    ]
+    """``text`` broken into lines at words, and at its own line ends."""
+    return [part for line in text.split("\n") for part in wrap_words(line, max(2, width)) or [""]]
 
 
 def failure_rows(view: RunView, width: int, mark: str) -> list[Row]:

@@ -50,8 +50,6 @@ class View:
     drawing: Drawing = "braille"
     x_end: float | None = None
     """Where the axis must not go past: the planned last step."""
-    window: tuple[float, float] | None = None
-    """The part of the x axis shown; None follows the end and shows all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +158,7 @@ class Plot:
     def draw(self, lines: list[Line], view: View, width: int, height: int, tick: str) -> Picture:
         """The chart in ``width`` x ``height`` cells, the y labels included; ``tick`` joins a label to the area."""
         last = max((line.curve.x(view.x)[-1] for line in lines if len(line.curve)), default=0.0)
-        first, end = view.window or (0.0, reach(last, view.x_end))
+        first, end = 0.0, reach(last, view.x_end)
         labels_width = LABEL_WIDTH
         raster = Raster(max(1, width - labels_width - 1), height, view.drawing)
         found = [self._found(index, line, view, first, end, raster.columns) for index, line in enumerate(lines)]
