@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from engine.contract.durable import sync_folder, write_durably
+from engine.contract.durable import DISK_FULL, sync_folder, write_durably
 from engine.contract.errors import DataError
 from engine.contract.events import Event, Notice, Progress
 from engine.contract.spec import RunSpec
@@ -23,7 +23,7 @@ from engine.data.prepared import MANIFEST, TOKENIZER, TRAIN, VALIDATION, Prepare
 from engine.data.sampling import alphabet, sample_texts
 from engine.data.sources import Source
 from engine.data.tokenizer import TokenizerFacts, facts_of, load_tokenizer, train_tokenizer
-from engine.data.worker import FULL, Packed, PackTask, Step
+from engine.data.worker import Packed, PackTask, Step
 
 Report = Callable[[Event], None]
 
@@ -43,7 +43,7 @@ def build(spec: RunSpec, source: Source, places: CachePlaces, name: str, report:
         parts = _pack_all(spec, source, places, tokenizer_file, facts, report, workers)
         joined = _join(spec, places, parts, facts, report)
     except (DiskFullError, OSError) as error:
-        if isinstance(error, DiskFullError) or error.errno in FULL:
+        if isinstance(error, DiskFullError) or error.errno in DISK_FULL:
             shutil.rmtree(places.building, ignore_errors=True)
         raise
     if _states(source) != seen:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from engine.contract.spec import TokenizerKind
-from engine.data.prepared import UNKNOWN
+from engine.data.special import UNKNOWN
 from engine.data.text import LARGEST_PIECE, cut
 
 Ids = npt.NDArray[np.uint32] | npt.NDArray[np.uint16]

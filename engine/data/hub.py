@@ -12,11 +12,11 @@ from pathlib import Path
 
 import msgspec
 
+from engine.contract.durable import DISK_FULL
 from engine.contract.errors import DataError
 from engine.contract.events import Event, Progress
 from engine.contract.source import SourceKind
 from engine.contract.spec import DataSpec
-from engine.data.worker import FULL
 
 PROBE_SECONDS = 5.0
 _OFFLINE = "HF_HUB_OFFLINE"
@@ -98,7 +98,7 @@ def _spool(
 def _disk_full(error: BaseException | None) -> OSError | None:
     """The full disk that ``error`` comes from, if it does."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in FULL:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
             return error
         error = error.__cause__ or error.__context__
     return None

@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+from engine.contract.durable import DISK_FULL
 from engine.contract.errors import DataError
 from engine.contract.events import DataReady, Notice, Progress
 from engine.contract.spec import RunSpec
@@ -16,7 +17,6 @@ from engine.data.fingerprint import fingerprint
 from engine.data.pool import DiskFullError
 from engine.data.prepared import MANIFEST, PreparedData, PreparedManifest, open_prepared
 from engine.data.sources import open_source
-from engine.data.worker import FULL
 
 
 def prepare(spec: RunSpec, cache: Path, report: Report, workers: int | None = None, force: bool = False) -> Path:
@@ -50,7 +50,7 @@ def prepare(spec: RunSpec, cache: Path, report: Report, workers: int | None = No
     except DiskFullError as error:
         raise _disk_full(cache, error.message) from None
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in DISK_FULL:
             raise _disk_full(cache, str(error)) from None
         raise DataError("The data cannot be prepared", str(error), f"check {cache} and the source") from error
     require_enough(spec, prepared.manifest)

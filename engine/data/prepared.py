@@ -23,11 +23,6 @@ MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 TRAIN = "train.bin"
 VALIDATION = "validation.bin"
-EOS = "<eos>"
-"""Separates documents: appended to each."""
-EOS_NAMES = (EOS, "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos_token>", "<|eos|>", "[EOS]", "[SEP]")
-"""What given tokenizers call it, the most telling first."""
-UNKNOWN = "<unk>"
 
 _AGAIN = "prepare it again with `traindeck data SPEC`, or resume the run"
 

@@ -14,7 +14,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 
 from engine.contract.errors import DataError
 from engine.contract.spec import TokenizerSpec
-from engine.data.prepared import EOS, EOS_NAMES, UNKNOWN
+from engine.data.special import EOS, EOS_NAMES, UNKNOWN
 
 CONTINUES = "\u203f"
 """Marks a WordPiece inside a word. The customary ``##`` occurs in text; this is no byte's stand-in."""

@@ -6,7 +6,6 @@ what the parent's main module is. Run as ``python -P -m engine.data.worker`` by 
 
 from __future__ import annotations
 
-import errno
 import os
 import queue
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from engine.contract.durable import DISK_FULL
 from engine.contract.errors import TraindeckError
 from engine.contract.spec import TokenizerKind
 from engine.data.encoding import Encoder, encoder_for
@@ -74,8 +74,6 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
 
 Task = PackTask | AlphabetTask
 Answer = Step | Packed | Alphabet | Failed
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""Numbers of the system errors that say that a file cannot grow."""
 
 
 class Worker:
@@ -96,7 +94,7 @@ class Worker:
         except TraindeckError as error:
             self.answer(Failed(title=error.title, message=error.message, hint=error.hint))
         except OSError as error:
-            full = error.errno in FULL
+            full = error.errno in DISK_FULL
             self.answer(
                 Failed(title="A file cannot be read or written", message=str(error), disk_full=full, foreseen=True)
             )

@@ -17,7 +17,7 @@ from engine.contract.durable import write_durably
 from engine.contract.errors import ModelError
 from engine.contract.records import UNREADABLE
 from engine.contract.shape import ModelShape
-from engine.data.prepared import EOS_NAMES, UNKNOWN
+from engine.data.special import EOS_NAMES, UNKNOWN
 from engine.model.hf_config import config_of, shape_of
 from engine.model.hf_weights import Weights, from_huggingface, to_huggingface
 

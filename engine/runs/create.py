@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
@@ -15,7 +14,7 @@ from typing import Any
 import msgspec
 
 from engine.contract.check import require
-from engine.contract.durable import sync_folder, write_durably
+from engine.contract.durable import DISK_FULL, sync_folder, write_durably
 from engine.contract.errors import RunError
 from engine.contract.layout import Layout
 from engine.contract.machine import Machine
@@ -63,7 +62,7 @@ def _write(folder: Path, spec: RunSpec, plan: PlanFile, info: RunInfo) -> None:
         sync_folder(folder.parent)
     except OSError as error:
         shutil.rmtree(aside.path, ignore_errors=True)
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        full = error.errno in DISK_FULL
         raise RunError(
             "The run was not created",
             f"{folder} cannot be written: {'the disk is full' if full else error.strerror or error}",

@@ -87,7 +87,7 @@ def test_a_dataset_by_name_is_fetched_and_then_needs_no_network(
         output, errors = process.communicate(timeout=120)
         assert process.returncode == code, errors
         assert "Traceback" not in errors
-        return json.loads(output) if code == 0 else errors
+        return json.loads(output) if code == 0 else output
 
     assert prepare()["documents"] == 100
     streamed = prepare("data.max_documents=40")
