@@ -39,10 +39,17 @@ an error is also printed to standard output, as {"error": {...}}.
 class Commands(TyperGroup):
     """Turns what goes wrong in any sub-command into a message and an exit code, never a traceback."""
 
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        from tui.commands.output import reporting
+
+        self._as_json = "--json" in args
+        with reporting(as_json=self._as_json):
+            return super().make_context(info_name, args, parent, **extra)
+
     def invoke(self, ctx: Any) -> Any:
         from tui.commands.output import reporting
 
-        with reporting(as_json="--json" in ctx.args):
+        with reporting(as_json=self._as_json):
             result = super().invoke(ctx)
             sys.stdout.flush()
         return result

@@ -7,8 +7,8 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Final
+from contextlib import contextmanager, suppress
+from typing import Any, Final, TextIO
 
 import msgspec
 
@@ -22,16 +22,30 @@ INTERRUPTED: Final = 130
 PIPE_CLOSED: Final = 141
 
 # What JSON allows inside a string and a terminal may yet act on: DEL, C1 controls, direction overrides.
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _TERMINAL_CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 
 def emit(value: Any) -> None:
     """Print one JSON object; not finite numbers become null."""
-    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    try:
+        encoded = msgspec.json.encode(value)
+    except UnicodeEncodeError:  # bytes of arguments, variables and file names that are no text
+        encoded = msgspec.json.encode(_encodable(msgspec.to_builtins(value, str_keys=True)))
+    text = msgspec.json.format(encoded, indent=2).decode()
     text = _TERMINAL_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
     if not (sys.stdout.encoding or "ascii").lower().startswith("utf"):
         text = json.dumps(json.loads(text), indent=2)
     say(text)
+
+
+def _encodable(value: Any) -> Any:
+    """``value`` with the replacement sign for each lone surrogate, which no encoding of Unicode has."""
+    if isinstance(value, str):
+        return _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    return [_encodable(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def say(text: str = "") -> None:
@@ -59,19 +73,40 @@ def reporting(*, as_json: bool) -> Iterator[None]:
     A traceback appears only for a defect, and only where ``TRAINDECK_DEBUG`` asks for it.
     """
     try:
+        with _showing(as_json=as_json):
+            yield
+    except BrokenPipeError:
+        close_quietly(sys.stdout, sys.stderr)
+        raise SystemExit(PIPE_CLOSED) from None
+    except OSError as error:  # of the output itself: all others have been shown
+        close_quietly(sys.stdout)
+        # Where standard error cannot be written either, the exit code is all that is left to say it with.
+        with suppress(OSError):
+            note(f"error: the output could not be written: {error.strerror or error}")
+        raise SystemExit(FAILED) from None
+
+
+@contextmanager
+def _showing(*, as_json: bool) -> Iterator[None]:
+    """As :func:`reporting`, but raises OSError where the output cannot be written."""
+    try:
         yield
     except BrokenPipeError:
-        close_quietly()
-        raise SystemExit(PIPE_CLOSED) from None
+        raise
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
     except TraindeckError as error:
         raise SystemExit(report(error, as_json=as_json)) from None
     except OSError as error:
+        print(end="", flush=True)  # fails again if it was this that failed
         raise SystemExit(report(of_system(error), as_json=as_json)) from None
     except Exception as error:
         # Typer's own exceptions are wrong usage and ordinary ends: it shows them itself.
-        if type(error).__module__.partition(".")[0] in {"typer", "click"} or os.environ.get("TRAINDECK_DEBUG"):
+        if type(error).__module__.partition(".")[0] in {"typer", "click"}:
+            if as_json and (usage := of_usage(error)) is not None:
+                emit({"error": error_object(usage)})
+            raise
+        if os.environ.get("TRAINDECK_DEBUG"):
             raise
         raise SystemExit(report(of_defect(error), as_json=as_json)) from None
 
@@ -106,6 +141,16 @@ def of_system(error: OSError) -> TraindeckError:
     return TraindeckError("The system refused", f"{place}{error.strerror or error}")
 
 
+def of_usage(error: Exception) -> TraindeckError | None:
+    """A command line that Typer refuses; None for its ordinary ends, such as that of ``--help``."""
+    words = getattr(error, "format_message", None)
+    if words is None:
+        return None
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "traindeck"
+    return TraindeckError("The command line is wrong", str(words()), f"See: {command} --help")
+
+
 def of_defect(error: Exception) -> TraindeckError:
     """An exception that nobody foresaw."""
     return TraindeckError(
@@ -115,14 +160,19 @@ def of_defect(error: Exception) -> TraindeckError:
     )
 
 
-def close_quietly() -> None:
-    """After the reader of our output has gone: nothing more can be said, not even at exit."""
+def close_quietly(*streams: TextIO) -> None:
+    """After the reader of ``streams`` has gone: what they still hold is dropped, also at exit."""
     nothing = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in streams:
         try:
             os.dup2(nothing, stream.fileno())
         except (OSError, ValueError):  # a stream without a file, as in tests
             continue
+
+
+def widest(cells: int = 60) -> int:
+    """How wide a column of a table may be: without limit where no person but a program reads it."""
+    return cells if sys.stdout.isatty() else sys.maxsize
 
 
 def in_terminal() -> bool:
