@@ -115,6 +115,17 @@ def human_time(epoch_seconds: float | None) -> str:
         return UNKNOWN
 
 
+_REASONS = {
+    "max_seconds": "the time is used up", "max_steps": "all steps are done", "max_tokens": "all tokens are used",
+    "max_epochs": "all epochs are done", "requested": "",
+}  # fmt: skip
+
+
+def reason_words(state: str, reason: str) -> str:
+    """Why a run is in ``state``, in words; empty where the state says it all. An error's own words stay."""
+    return reason if state in {"failed", "lost"} else _REASONS.get(reason, reason)
+
+
 def state_symbol(state: str, *, ascii_only: bool = False) -> str:
     """The sign of a run's state; ``?`` for one that this version does not know."""
     return (ASCII_STATE_SYMBOLS if ascii_only else STATE_SYMBOLS).get(state, "?")

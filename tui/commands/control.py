@@ -12,7 +12,7 @@ from engine.runs.remove import delete_run
 from engine.runs.state import read_state
 from engine.runs.status import find_run
 from tui.commands.output import confirm, emit, note, say, tell
-from tui.text import printable
+from tui.text import printable, reason_words
 
 ANSWER_SECONDS = 60.0
 """A request is answered at the end of a step; steps of large models on a slow machine take long."""
@@ -61,7 +61,7 @@ def _report(run: RunDirectory, action: Action, said: str, *, as_json: bool) -> N
     if as_json:
         emit({"run": run.id, "directory": str(run.path), "state": state, "message": said or None})
         return
-    reason = said or reason
+    reason = said or reason_words(state, reason or "")
     name = printable(run.id, newlines=False)
     say(f"{name}: {state}" + (f" ({printable(reason, newlines=False)})" if reason else ""))
     if action in {"pause", "stop"}:

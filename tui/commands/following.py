@@ -12,7 +12,7 @@ from engine.runs.state import read_state
 from tui.commands.lines import ProgressLines
 from tui.follow import RunFollower, read_head
 from tui.state import RunView
-from tui.text import printable
+from tui.text import printable, reason_words
 
 POLL_SECONDS = 0.25
 LOOK_SECONDS = 2.0
@@ -49,7 +49,8 @@ class Following:
                 looked = time.monotonic()
                 self._look()
                 if self.view.state not in LIVE and not self._read(say):
-                    say(f"{self.view.state}: {printable(self.view.reason, newlines=False)}")
+                    reason = reason_words(self.view.state, self.view.reason)
+                    say(f"{self.view.state}: {printable(reason, newlines=False)}".removesuffix(": "))
                     return
             time.sleep(POLL_SECONDS)
 

@@ -20,7 +20,7 @@ from engine.contract.events import (
     Validation,
 )
 from tui.state import RunView
-from tui.text import human_bytes, human_count, human_duration, human_number, printable
+from tui.text import human_bytes, human_count, human_duration, human_number, printable, reason_words
 
 TRAIN_SECONDS = 2.0
 """Training measurements are shown at most this often, however fast the steps are."""
@@ -119,8 +119,7 @@ def _rare(event: AnyEvent) -> list[str]:
         case State(state="running" | "starting"):
             return []  # the lines that follow say so
         case State():
-            reason = f": {printable(event.reason)}" if event.reason else ""
-            return f"{event.state:<8}  {reason.removeprefix(': ')}".rstrip().split("\n")
+            return f"{event.state:<8}  {printable(reason_words(event.state, event.reason))}".rstrip().split("\n")
         case DataReady():
             return [
                 f"data      {'prepared before' if event.cached else 'ready'}: {human_count(event.train_tokens)} tokens"
@@ -132,8 +131,9 @@ def _rare(event: AnyEvent) -> list[str]:
         case Notice():
             return f"{event.level:<8}  {printable(event.message)}".split("\n")
         case Ended():
+            why = printable(reason_words("finished", event.reason))
             return [
-                f"end       {printable(event.reason)} after {human_count(event.tokens)} tokens"
+                f"end       {why} after {human_count(event.tokens)} tokens"
                 f" and {human_duration(event.elapsed_seconds)} of training"
             ]
         case Failure():

@@ -10,7 +10,7 @@ from engine.contract.layout import Layout
 from engine.contract.machine import Device
 from engine.contract.states import RunStateName
 from engine.runs.status import RunStatus, find_run, list_runs, read_status
-from tui.commands.output import emit, note, say
+from tui.commands.output import emit, note, say, widest
 from tui.text import (
     human_bytes,
     human_count,
@@ -20,6 +20,7 @@ from tui.text import (
     human_time,
     human_unit,
     pairs,
+    reason_words,
     shows_unicode,
     state_symbol,
     table,
@@ -43,6 +44,7 @@ def runs(state: str | None, *, as_json: bool) -> None:
             ["run", "state", "step", "loss", "val. perplexity", "tokens/s", "left", "created"],
             [_row(run) for run in found],
             right=[2, 3, 4, 5, 6],
+            widest=widest(),
         )
     )
 
@@ -77,10 +79,11 @@ def status(run: str, *, as_json: bool) -> None:
 def status_text(run: RunStatus) -> str:
     """A run in lines of name and value."""
     sign = state_symbol(run.state, ascii_only=not shows_unicode())
+    reason = reason_words(run.state, run.reason or "")
     items = [
         ("run", run.run),
         ("name", run.name),
-        ("state", f"{sign} {run.state}" + (f": {run.reason}" if run.reason else "")),
+        ("state", f"{sign} {run.state}" + (f": {reason}" if reason else "")),
         ("created", human_time(run.created)),
         ("step", _steps(run)),
         ("tokens", human_count(run.tokens) + (f" of {human_count(run.max_tokens)}" if run.max_tokens else "")),

@@ -13,7 +13,7 @@ from engine.planner.estimate import Estimate, estimate, fit_problems, plan_objec
 from engine.planner.memory import MemoryEstimate
 from engine.planner.shapes import parameter_count
 from tui.commands.listing import layout_text
-from tui.commands.output import FAILED, UNKNOWN_FIT, emit, say
+from tui.commands.output import FAILED, UNKNOWN_FIT, emit, note, say, widest
 from tui.commands.specs import chosen_spec, require_runnable
 from tui.text import (
     human_bytes,
@@ -114,6 +114,7 @@ def devices(*, as_json: bool) -> None:
             ["device", "name", "used", "memory", "busy", "temp.", "power", "clock", "remarks"],
             rows,
             right=[2, 3, 4, 5, 6, 7],
+            widest=widest(),
         )
     )
 
@@ -134,7 +135,8 @@ def presets(*, as_json: bool) -> None:
         for preset in found
     ]
     headers = ["preset", "parameters", "layers", "width", "heads", "kv", "vocabulary", "source"]
-    say(table(headers, rows, right=range(1, 7)))
+    say(table(headers, rows, right=range(1, 7), widest=widest()))
+    note("parameters are counted with the vocabulary in the table; that of your tokenizer changes them (see plan)")
 
 
 def _preset(name: str) -> dict[str, Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
+from engine.contract.errors import ProfileError
 from engine.contract.specfile import dump_spec
 from engine.runs.profiles import (
     Profile,
@@ -20,7 +23,7 @@ from engine.runs.profiles import (
     rename_profile,
     save_checked,
 )
-from tui.commands.output import confirm, emit, note, say, tell
+from tui.commands.output import confirm, emit, note, say, tell, widest
 from tui.text import printable, table
 
 
@@ -32,7 +35,7 @@ def list_all(*, as_json: bool) -> None:
     if as_json:
         emit({"profiles": [_as_object(profile) for profile in profiles]})
         return
-    say(table(["name", "origin", "model", "description"], [_row(profile) for profile in profiles], widest=76))
+    say(table(["name", "origin", "model", "description"], [_row(profile) for profile in profiles], widest=widest(76)))
 
 
 def _as_object(profile: Profile) -> dict[str, object]:
@@ -65,7 +68,8 @@ def show(name: str, *, as_json: bool) -> None:
 
 def save(name: str, name_or_path: str, sets: list[str], *, overwrite: bool, as_json: bool) -> None:
     """Keep a file or a changed profile as an own profile, if it can be run."""
-    save_checked(name, find_spec(name_or_path, sets), overwrite=overwrite, origin=name_or_path)
+    with _naming_the_flag():
+        save_checked(name, find_spec(name_or_path, sets), overwrite=overwrite, origin=name_or_path)
     tell({"profile": name}, f"saved: traindeck train {_quoted(name)}", as_json=as_json)
 
 
@@ -83,6 +87,12 @@ def rename(name: str, new: str, *, as_json: bool) -> None:
 
 def delete(name: str, *, yes: bool, as_json: bool) -> None:
     """Delete an own profile once the person has agreed."""
+    same = [profile for profile in list_profiles() if profile.name.casefold() == name.casefold()]
+    if not any(profile.origin == "own" for profile in same):
+        load_profile(name)  # says so if it is unknown
+        raise ProfileError(
+            "Shipped profiles cannot be changed", f"{name!r} came with Traindeck", "Only profiles of your own can."
+        )
     confirm(f"Delete the profile {_line(name)!r}?", yes=yes)
     delete_profile(name)
     tell({"deleted": name}, f"deleted the profile {_line(name)}", as_json=as_json)
@@ -90,14 +100,28 @@ def delete(name: str, *, yes: bool, as_json: bool) -> None:
 
 def export(name: str, path: Path, *, overwrite: bool, as_json: bool) -> None:
     """Write a profile to a file, over one that is there only when told so."""
-    written = str(export_profile(name, path, overwrite=overwrite))
+    with _naming_the_flag():
+        written = str(export_profile(name, path, overwrite=overwrite))
     tell({"profile": name, "file": written}, _line(written), as_json=as_json)
 
 
 def import_file(path: Path, name: str | None, *, overwrite: bool, as_json: bool) -> None:
     """Read a file into an own profile, called as the file says or as it is named."""
-    own = import_profile(path, name, overwrite=overwrite)
+    with _naming_the_flag():
+        own = import_profile(path, name, overwrite=overwrite)
     tell({"profile": own, "file": str(path)}, f"imported: traindeck train {_quoted(own)}", as_json=as_json)
+
+
+@contextmanager
+def _naming_the_flag() -> Iterator[None]:
+    """Where something can be overwritten: how that is said on the command line."""
+    try:
+        yield
+    except ProfileError as error:
+        if "overwrite" not in error.hint:
+            raise
+        hint = "Choose another name, or replace it with --overwrite."
+        raise ProfileError(error.title, error.message, hint) from None
 
 
 def _line(text: str) -> str:
