@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,6 +78,8 @@ def export(name: str, checkpoint: str | None, *, as_json: bool) -> None:
 
 def _ask_trained(question: str, name: str, checkpoint: str | None, arguments: Sequence[str] = ()) -> dict[str, Any]:
     run = find_run(name)
+    if sys.stderr.isatty():
+        note(f"loading the model of {printable(run.id, newlines=False)} ...")
     chosen = ["--checkpoint", checkpoint] if checkpoint else []
     asked = ["--run-dir", str(run.path), "--json", *chosen, *arguments]
     answer: dict[str, Any] = ask_engine(f"engine.training.{question}", asked, MODEL_SECONDS)

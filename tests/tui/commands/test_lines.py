@@ -93,6 +93,7 @@ def test_failure_tells_what_to_do_and_where_nothing_is_known_the_log() -> None:
 
 def test_ends_and_notices() -> None:
     ended = Ended(step=40, reason="max_steps", tokens=20_480, elapsed_seconds=75.0)
-    assert lines_of(ended) == ["end       max_steps after 20.5 K tokens and 1 min 15 s of training"]
+    assert lines_of(ended) == ["end       all steps are done after 20.5 K tokens and 1 min 15 s of training"]
     assert lines_of(Notice(level="warning", message="disk is low")) == ["warning   disk is low"]
     assert lines_of(State(state="running"), State(state="paused", reason="asked")) == ["paused    asked"]
+    assert lines_of(State(state="paused", reason="requested")) == ["paused"]

@@ -58,7 +58,7 @@ def test_a_run_is_found_by(call: Call, ended_run: RunDirectory, how: str) -> Non
 def test_status_in_words(call: Call, ended_run: RunDirectory) -> None:
     done = call("status", "latest")
     assert done.code == 0
-    for words in ("finished: max_steps", "40/40", "20.09", "single on 1 x cpu", str(ended_run.path)):
+    for words in ("finished: all steps are done", "40/40", "20.09", "single on 1 x cpu", str(ended_run.path)):
         assert words in done.out
 
 
@@ -118,7 +118,7 @@ def test_presets_are_counted_exactly(call: Call) -> None:
 def test_attaching_to_an_ended_run_says_how_it_stands(call: Call, ended_run: RunDirectory) -> None:
     done = call("attach", ended_run.id)
     assert done.code == 0
-    assert "finished: max_steps" in done.out
+    assert "finished: all steps are done" in done.out
 
 
 def test_one_picture_of_a_run(call: Call, ended_run: RunDirectory) -> None:
