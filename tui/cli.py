@@ -3,11 +3,15 @@
 # ruff: noqa: PLC0415 (opening the app pays for no command, and a command for no app)
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main() -> None:
     """Run what the command line says. Ends the process with one of the exit codes that ``--help`` lists."""
+    # A stream that was closed (`>&-`) is missing: what it would have got is dropped, and nowhere else to be seen.
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -45,6 +46,17 @@ def test_with_no_output_at_all_the_exit_code_says_it() -> None:
     with FULL.open("w") as full:
         command = [sys.executable, "-P", "-m", "tui.cli", "version"]
         assert subprocess.run(command, stdout=full, stderr=full, check=False, timeout=60).returncode == 1
+
+
+def test_closed_streams_are_no_defect() -> None:
+    def done(arguments: str) -> subprocess.CompletedProcess[str]:
+        line = f"exec {shlex.quote(sys.executable)} -P -m tui.cli {arguments}"
+        return subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False, timeout=60)
+
+    silent = done("version >&-")
+    assert (silent.returncode, silent.stderr) == (0, "")
+    failed = done("status nothing 2>&-")
+    assert (failed.returncode, failed.stdout) == (1, "")
 
 
 @pytest.mark.parametrize(
