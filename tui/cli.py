@@ -10,8 +10,8 @@ import sys
 def main() -> None:
     """Run what the command line says. Ends the process with one of the exit codes that ``--help`` lists."""
     # A stream that was closed (`>&-`) is missing: what it would have got is dropped, and nowhere else to be seen.
-    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")
-    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open to the end
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open to the end
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
