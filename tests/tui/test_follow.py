@@ -129,6 +129,6 @@ def test_a_long_run_opens_quickly_and_never_holds_up_the_screen(tmp_path: Path) 
             view.apply(part, source)
         longest = max(longest, time.process_time() - folding)
     assert len(view.series["train_loss"]) == 30_000
-    # Bounds that a quadratic reader breaks and a slow machine does not: a piece takes 3 ms here, all a tenth of a second.
+    # Bounds that a quadratic reader breaks and a slow machine does not: a piece takes 3 ms here, all a tenth of a s.
     assert longest < 0.1
     assert time.process_time() - begun < 2.0
