@@ -165,6 +165,40 @@ async def test_keys_that_arrive_together_keep_their_order() -> None:
         assert screen.draft.texts["name"] == "ab"
 
 
+async def test_typing_in_a_field_that_was_gone_to_replaces_it() -> None:
+    app = deck()
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await opened(pilot)
+        texts = screen.draft.texts
+        assert screen.query_one(Form).focus_field("optim.batch_size")
+        await pilot.pause()
+        await pilot.press("down", *"12")
+        assert texts["optim.lr"] == "12"
+        await pilot.press("up", "down", "end", "0")
+        assert texts["optim.lr"] == "120"
+        await pilot.press("up", "down", "left", "3")
+        assert texts["optim.lr"] == "3120"
+        await pilot.press("up", "down", "home", "4")
+        assert texts["optim.lr"] == "43120"
+
+
+async def test_filling_the_form_in_again_keeps_the_cursor_in_what_stays() -> None:
+    """As saving does while somebody types on."""
+    app = deck()
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await opened(pilot)
+        form = screen.query_one(Form)
+        form.focus_field("name")
+        await pilot.pause()
+        await pilot.press(*"on")
+        form.fill(screen.draft.texts)
+        await pilot.press("e")
+        assert screen.draft.texts["name"] == "one"
+        form.fill({**screen.draft.texts, "name": "other"})
+        await pilot.press("x")
+        assert screen.draft.texts["name"] == "x"
+
+
 async def test_arrows_enter_and_letters_work_through_the_form() -> None:
     app = deck()
     async with app.run_test(size=(80, 24)) as pilot:

@@ -18,6 +18,7 @@ from textual.reactive import reactive
 from textual.suggester import Suggester
 from textual.widget import Widget
 from textual.widgets import Input
+from textual.widgets.input import Selection
 
 from engine.contract.source import STDLIB
 from tui.fields import Field
@@ -119,7 +120,6 @@ class FieldRow(Widget):
                 placeholder=_placeholder(self.field),
                 suggester=suggester,
                 compact=True,
-                select_on_focus=False,
             )
 
     @property
@@ -127,13 +127,16 @@ class FieldRow(Widget):
         return self._text
 
     def put(self, text: str) -> None:
-        """Fill the field in without telling anyone (its owner knows)."""
-        self._text = text
+        """Fill the field in without telling anyone (its owner knows); what says so already keeps its cursor."""
         editor = self.editor
+        if text == self._text == editor.value:
+            return
+        self._text = text
         with self.prevent(Input.Changed, Choice.Changed):
             editor.value = text
         if isinstance(editor, Input):
-            editor.cursor_position = len(text)
+            # Selected as a field is that was gone to: what is typed replaces it.
+            editor.selection = Selection(0 if editor.has_focus else len(text), len(text))
 
     @property
     def editor(self) -> Input | Choice:
