@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
@@ -27,8 +28,12 @@ class ActionProvider(Provider):
     def _offered(self) -> Iterator[Action]:
         place = getattr(self.screen, "PLACE", "")
         for action in (*actions_of(place), *actions_of(ANYWHERE)):
-            if action.palette and self._possible(action):
-                yield action
+            if not action.palette or not self._possible(action):
+                continue
+            title_of = getattr(self.screen, "title_of", None)
+            title = action.title if title_of is None else title_of(action.name, action.title)
+            if title is not None:
+                yield replace(action, title=title)
 
     def _possible(self, action: Action) -> bool:
         node = self.app if action.name.startswith("app.") else self.screen

@@ -18,6 +18,7 @@ from engine.contract.rundir import Command, RunDirectory
 from tests.tui.looking import shown, text, until
 from tests.tui.recorded import Clock, recorded_run, started, train
 from tui.app import TraindeckApp
+from tui.palette import ActionProvider
 from tui.screens.monitor import MonitorScreen
 from tui.widgets.chart import Chart
 from tui.widgets.pages import Pages
@@ -149,6 +150,13 @@ def commands(run: RunDirectory) -> list[Command]:
     return [msgspec.json.decode(line, type=Command) for line in LineReader(run.commands).read()]
 
 
+def toasts(app: TraindeckApp) -> list[str]:
+    return [toast.message for toast in app._notifications]
+
+
+REFUSED = "checkpoint refused: disk full"
+
+
 async def test_pause_and_checkpoint_are_asked_for_and_answered(tmp_path: Path) -> None:
     run = recorded_run(tmp_path, steps=30)
     app = TraindeckApp(open_run=run.path)
@@ -159,12 +167,16 @@ async def test_pause_and_checkpoint_are_asked_for_and_answered(tmp_path: Path) -
         with Journal(run.events_of("rank0"), Clock(2e9)) as journal:
             journal.write(State(state="paused", step=30))
             journal.write(CommandDone(id=commands(run)[0].id, action="pause", accepted=True, message="at step 30"))
-            await until(pilot, lambda: "done: at step 30" in text(app))
-            assert "‖ paused" in text(app)
+            await until(pilot, lambda: "‖ paused" in text(app))
+            await until(pilot, lambda: toasts(app) == ["pausing at the end of this step"])
+            assert "p Go on" in shown(app)[-1]
             await pilot.press("p")
             await until(pilot, lambda: [command.action for command in commands(run)] == ["pause", "resume"])
             await pilot.press("c")
             await until(pilot, lambda: commands(run)[-1].action == "checkpoint")
+            answer = CommandDone(id=commands(run)[-1].id, action="checkpoint", accepted=False, message="disk full")
+            journal.write(answer)
+            await until(pilot, lambda: toasts(app)[1:] == ["going on", "writing a checkpoint", REFUSED])
 
 
 async def test_stop_asks_first(tmp_path: Path) -> None:
@@ -191,6 +203,28 @@ async def test_an_ended_run_cannot_be_paused_and_says_so(tmp_path: Path) -> None
         await pilot.press("p")
         await until(pilot, lambda: any("cannot be paused" in toast.message for toast in app._notifications))
         assert commands(run) == []
+
+
+@pytest.mark.parametrize("scene", ["preparing", "failed", "finished"])
+async def test_pausing_is_not_offered_where_it_would_be_refused(scene: str, tmp_path: Path) -> None:
+    app = TraindeckApp(open_run=recorded_run(tmp_path, **SCENES[scene]).path)
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        screen = await watch(pilot)
+        keys = shown(app)[-1]
+        assert "Pause" not in keys
+        assert "Go on" not in keys
+        assert ("R Resume" in keys) == (scene != "preparing")
+        await pilot.press("p", "space")
+        await until(pilot, lambda: len(toasts(app)) == 2)
+        assert app.screen is screen  # and not the profiles
+        assert "pause" not in [action.name for action in ActionProvider(screen)._offered()]
+
+
+async def test_pausing_is_offered_while_it_trains(tmp_path: Path) -> None:
+    app = TraindeckApp(open_run=recorded_run(tmp_path, steps=30).path)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await watch(pilot)
+        assert "p Pause" in shown(app)[-1]
 
 
 async def test_panes_pages_and_axes_by_key(tmp_path: Path) -> None:

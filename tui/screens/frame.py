@@ -29,6 +29,11 @@ class DeckScreen(Screen[None]):
         """The widgets between the two lines."""
         yield from ()
 
+    def title_of(self, action: str, title: str) -> str | None:
+        """What ``action`` is called now in key line and palette; None where its key is only answered with a no."""
+        del action
+        return title
+
     def on_mount(self) -> None:
         self.watch(self.app, "machine_summary", self._tell_machine)
 

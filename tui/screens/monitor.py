@@ -34,6 +34,13 @@ if TYPE_CHECKING:
 
 PANES = ("loss", "perplexity", "figures", "devices", "pages", "grad-norm", "speed")
 """By digit, from 1."""
+_REQUESTED: dict[Action, str] = {
+    "pause": "pausing at the end of this step",
+    "resume": "going on",
+    "stop": "stopping after a checkpoint",
+    "checkpoint": "writing a checkpoint",
+}
+"""What is said at once to each request."""
 
 
 class MonitorScreen(DeckScreen):
@@ -240,6 +247,15 @@ class MonitorScreen(DeckScreen):
             return state in TAKES["checkpoint"]
         return True
 
+    def title_of(self, action: str, title: str) -> str | None:
+        """One key pauses and goes on. It is always taken, for behind it another screen would open."""
+        if action != "pause":
+            return title
+        state = self.view.state
+        if state in TAKES["pause"]:
+            return title
+        return "Go on" if state in TAKES["resume"] - ENDED else None
+
     def action_pause(self) -> None:
         """Pause, or go on."""
         state = self.view.state
@@ -278,7 +294,7 @@ class MonitorScreen(DeckScreen):
 
             self._asked.add(control.request(self.run, action).id)
 
-        self._in_background(ask, f"{action} requested")
+        self._in_background(ask, _REQUESTED[action])
 
     def _in_background(self, job: Callable[[], None], words: str) -> None:
         deck = cast("TraindeckApp", self.app)
@@ -290,13 +306,13 @@ class MonitorScreen(DeckScreen):
         self.notify(printable(message or str(error)), title=printable(title), severity="error", markup=False)
 
     def _answered(self, event: CommandDone) -> None:
-        if event.id in self._asked:
-            self._asked.discard(event.id)
-            words = f"{event.action} done" if event.accepted else f"{event.action} refused"
-            self.notify(
-                printable(f"{words}: {event.message}" if event.message else words),
-                severity="information" if event.accepted else "warning", timeout=4, markup=False,
-            )  # fmt: skip
+        """A refusal is news; that it was done is seen in the header, the figures and the events."""
+        if event.id not in self._asked:
+            return
+        self._asked.discard(event.id)
+        if not event.accepted:
+            words = f"{event.action} refused" + (f": {event.message}" if event.message else "")
+            self.notify(printable(words), severity="warning", timeout=4, markup=False)
 
 
 def _both(series: Mapping[str, Series | Derived], what: str) -> list[Line]:

@@ -105,7 +105,12 @@ class KeyBar(Widget):
             if not binding.show or not active.enabled or binding.action in seen:
                 continue
             seen.add(binding.action)
-            row = (key_text(binding.key), binding.description, binding.action)
+            title: str | None = binding.description
+            if (title_of := getattr(self.screen, "title_of", None)) is not None:
+                title = title_of(binding.action, title)
+            if title is None:
+                continue
+            row = (key_text(binding.key), title, binding.action)
             (everywhere if binding.action in common else local).append(row)
         return local, everywhere
 
