@@ -145,6 +145,8 @@ class TraindeckApp(App[None]):
         from tui.screens.monitor import MonitorScreen
 
         self.action_show("runs")
+        if isinstance(self.screen, RunsScreen):
+            self.screen.point_at(run.id)
         self.push_screen(MonitorScreen(run))
 
     # ------------------------------------------------------------------ background

@@ -5,15 +5,18 @@ from __future__ import annotations
 import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
 from textual.pilot import Pilot
 
+from engine.contract.events import State
 from engine.contract.journal import Journal, LineReader
 from engine.contract.rundir import Command, RunDirectory, RunInfo
+from engine.contract.states import RunStateName
 from engine.runs.home import runs_folder
+from engine.runs.status import list_runs
 from tests.tui.looking import shown, text, until
 from tests.tui.machines import LAPTOP
 from tests.tui.recorded import BEGIN, recorded_run, train
@@ -22,7 +25,10 @@ from tui.screens.dialogs import Confirm
 from tui.screens.monitor import MonitorScreen
 from tui.screens.new import NewScreen
 from tui.screens.runs import RunsScreen
-from tui.screens.runs_rows import perplexity_text, short_duration
+from tui.screens.runs_rows import perplexity_text, row_of, short_duration
+from tui.state import RunView
+from tui.widgets.painted import PALETTE
+from tui.widgets.run_panes import RunHeader
 from tui.widgets.table import Table
 
 
@@ -97,6 +103,24 @@ async def test_the_cursor_stays_on_its_run_when_a_newer_one_appears(runs: dict[s
         assert after is not None
         assert after.run == before.run
         assert screen.query_one(Table).cursor == 3
+
+
+async def test_the_cursor_stands_on_the_run_just_started(runs: dict[str, RunDirectory]) -> None:
+    app = deck()
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await listed(pilot)
+        await pilot.press("j", "j", "n")
+        await until(pilot, lambda: isinstance(app.screen, NewScreen))
+        new = recorded_run(runs_folder(), 10, "running", name="new")
+        app.open_run(new)
+        await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is screen and len(rows(app)) == 5)
+        assert screen.selected is not None
+        assert screen.selected.run == new.id
+        assert new.id in text(app)  # and what is said below the list is of this run
+        await pilot.press("k")
+        assert screen.selected.run != new.id
 
 
 async def test_numbers_move_while_it_trains(runs: dict[str, RunDirectory]) -> None:
@@ -251,6 +275,17 @@ async def test_ascii_is_ascii(runs: dict[str, RunDirectory], monkeypatch: pytest
             await pilot.pause(0.2)
             seen.add(text(app))
         assert {character for page in seen for character in page if not character.isascii()} == set()
+
+
+@pytest.mark.parametrize("state", get_args(RunStateName))
+def test_a_state_has_one_colour_everywhere(state: RunStateName, runs: dict[str, RunDirectory]) -> None:
+    listed = row_of(msgspec.structs.replace(list_runs()[0], state=state), None, BEGIN).cells[0]
+    view = RunView()
+    view.apply(State(time=1.0, state=state), "supervisor")
+    watched = RunHeader(view).content(80, 2)[0]
+    assert (listed.text, listed.tone) in watched
+    assert f"table--{listed.tone}" in Table.COMPONENT_CLASSES
+    assert listed.tone in PALETTE
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,8 @@ class RunsScreen(DeckScreen):
         self._described: dict[str, Described] = {}
         self._reading: set[str] = set()
         self._words: list[str] = []
+        self._wanted: str | None = None
+        """The run that the cursor goes to once it is listed."""
         self._feed: feeds.RunsFeed | None = None
         self._problem: str | None = None
 
@@ -137,8 +139,16 @@ class RunsScreen(DeckScreen):
         runs = sorted(self.runs or (), key=lambda run: (-run.created, run.run))
         shown = [run for run in runs if self._matches(run)]
         now = self.deck.now()
-        self.query_one("#runs", Table).show([row_of(run, self._described.get(run.run), now) for run in shown])
+        table = self.query_one("#runs", Table)
+        table.show([row_of(run, self._described.get(run.run), now) for run in shown])
+        if self._wanted is not None and table.select(self._wanted):
+            self._wanted = None
         self._show_about()
+
+    def point_at(self, run: str) -> None:
+        """Put the cursor on a run, now or when it comes into the list; a person who moves it meanwhile is obeyed."""
+        self._wanted = run
+        self._show()
 
     def _matches(self, run: RunStatus) -> bool:
         described = self._described.get(run.run, Described("", ""))
@@ -183,7 +193,9 @@ class RunsScreen(DeckScreen):
         return next((run for run in self.runs or () if run.run == key), None)
 
     @on(Table.Moved)
-    def _moved(self) -> None:
+    def _moved(self, event: Table.Moved) -> None:
+        if event.by_hand:
+            self._wanted = None
         self._show_about()
 
     # ------------------------------------------------------------------ filter

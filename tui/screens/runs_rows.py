@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from engine.contract.states import LIVE
 from tui.text import UNKNOWN, ascii_wanted, human_count, human_number, state_symbol
+from tui.widgets.glyphs import state_tone
 from tui.widgets.table import Cell, Column, Row
 
 if TYPE_CHECKING:
@@ -25,10 +26,6 @@ COLUMNS = (
     Column(title="ETA", width=7, right=True, rank=1),
     Column(title="Age", width=5, right=True, rank=3),
 )
-TONES: dict[str, str] = {
-    "queued": "accent", "starting": "accent", "running": "good", "pausing": "warning", "paused": "warning",
-    "stopping": "warning", "finished": "dim", "failed": "bad", "lost": "bad",
-}  # fmt: skip
 
 
 def row_of(run: RunStatus, described: Described | None, now: float) -> Row:
@@ -37,7 +34,7 @@ def row_of(run: RunStatus, described: Described | None, now: float) -> Row:
     return Row(
         run.run,
         (
-            Cell(f"{state_symbol(run.state, ascii_only=ascii_wanted())} {run.state}", TONES.get(run.state, "")),
+            Cell(f"{state_symbol(run.state, ascii_only=ascii_wanted())} {run.state}", state_tone(run.state)),
             Cell(run.name, "strong" if live else ""),
             Cell(described.model if described else "", "dim"),
             Cell(described.data if described else "", "dim"),

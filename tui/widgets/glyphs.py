@@ -101,3 +101,14 @@ def history(values: list[float], width: int, signs: Glyphs) -> str:
         for value in values[-width:]
     ] if width > 0 else []  # fmt: skip
     return "".join(shown).rjust(max(0, width))
+
+
+_STATE_TONES: dict[str, str] = {
+    "queued": "accent", "starting": "accent", "running": "live", "pausing": "warning", "paused": "warning",
+    "stopping": "warning", "finished": "good", "failed": "bad", "lost": "bad",
+}  # fmt: skip
+
+
+def state_tone(state: str) -> str:
+    """The tone of a run's state in lists and panes alike; both know its name. ``strong`` for an unheard-of one."""
+    return _STATE_TONES.get(state, "strong")

@@ -19,13 +19,8 @@ from tui.text import (
     state_symbol,
 )
 from tui.widgets.device_rows import device_rows
-from tui.widgets.glyphs import Glyphs, bar
+from tui.widgets.glyphs import Glyphs, bar, state_tone
 from tui.widgets.painted import Painted, Row, fit_row, row_width, spread
-
-STATE_STYLES = {
-    "queued": "accent", "starting": "accent", "running": "live", "pausing": "warning", "paused": "warning",
-    "stopping": "warning", "finished": "good", "failed": "bad", "lost": "bad",
-}  # fmt: skip
 
 
 class RunPane(Painted):
@@ -48,7 +43,7 @@ class RunHeader(RunPane):
         words = ""
         shown = state_symbol(state, ascii_only=signs.is_ascii) + " " + state
         name = printable(view.info.name, newlines=False) if view.info else ""
-        left: Row = [(" ", ""), (shown, STATE_STYLES.get(state, "value")), ("  ", ""), (name, "strong")]
+        left: Row = [(" ", ""), (shown, state_tone(state)), ("  ", ""), (name, "strong")]
         about = [] if view.spec is None else [model_summary(view.spec), data_summary(view.spec)]
         if view.layout is not None:
             about.append(layout_summary(view.layout))

@@ -39,7 +39,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """Text with its tone: ``dim good warning bad accent strong`` or nothing."""
+    """Text with its tone: ``dim good live warning bad accent strong`` or nothing."""
 
     text: str
     tone: str = ""
@@ -64,14 +64,15 @@ class Table(ScrollView, can_focus=True):
     Table > .table--cursor-blurred { background: $panel; }
     Table > .table--dim { color: $secondary; }
     Table > .table--good { color: $success; }
+    Table > .table--live { color: $success; text-style: bold; }
     Table > .table--warning { color: $warning; }
     Table > .table--bad { color: $error; }
     Table > .table--accent { color: $primary; }
     Table > .table--strong { text-style: bold; }
     """
     COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "table--header", "table--cursor", "table--cursor-blurred", "table--dim", "table--good", "table--warning",
-        "table--bad", "table--accent", "table--strong",
+        "table--header", "table--cursor", "table--cursor-blurred", "table--dim", "table--good", "table--live",
+        "table--warning", "table--bad", "table--accent", "table--strong",
     }  # fmt: skip
 
     cursor: reactive[int] = reactive(0)
@@ -82,6 +83,8 @@ class Table(ScrollView, can_focus=True):
 
         table: Table
         key: str | None
+        by_hand: bool = False
+        """By a key or a click, and not because the rows are others."""
 
     @dataclass
     class Opened(Message):
@@ -123,11 +126,13 @@ class Table(ScrollView, can_focus=True):
         if self.selected != old_key:
             self.post_message(self.Moved(self, self.selected))
 
-    def select(self, key: str) -> None:
-        """Put the cursor on the row with ``key``, if there is one."""
+    def select(self, key: str) -> bool:
+        """Put the cursor on the row with ``key``; False if there is none."""
         for index, row in enumerate(self._rows):
             if row.key == key:
                 self.cursor = index
+                return True
+        return False
 
     def validate_cursor(self, cursor: int) -> int:
         return max(0, min(cursor, len(self._rows) - 1))
@@ -158,7 +163,7 @@ class Table(ScrollView, can_focus=True):
         before = self.cursor
         self.cursor = cursor
         if self.cursor != before:
-            self.post_message(self.Moved(self, self.selected))
+            self.post_message(self.Moved(self, self.selected, by_hand=True))
 
     def on_click(self, event: events.Click) -> None:
         index = event.y - 1 + round(self.scroll_y)
