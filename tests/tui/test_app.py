@@ -17,7 +17,7 @@ from tui.actions import ACTIONS, ANYWHERE, TITLES, actions_of, key_text
 from tui.app import TraindeckApp
 from tui.feeds import FeedFailed
 from tui.screens.dialogs import ErrorDialog
-from tui.screens.help import HelpScreen
+from tui.screens.help import HelpScreen, Wrapped
 from tui.screens.monitor import MonitorScreen
 from tui.screens.new import NewScreen
 from tui.screens.profiles import ProfilesScreen
@@ -74,7 +74,7 @@ async def test_letters_do_not_leave_the_form() -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("n")
         await until(pilot, lambda: isinstance(app.screen, NewScreen) and app.focused is not None)
-        await pilot.press("p", "tab", "tab", "r", "d")
+        await pilot.press("end", "p", "tab", "tab", "r", "d")
         assert isinstance(app.screen, NewScreen)
         assert app.screen.draft.texts["name"] == "quickstartp"
 
@@ -90,6 +90,21 @@ async def test_help_lists_every_action(home: Path) -> None:
             assert action.help in shown
             for key in filter(None, action.keys.split(",")):
                 assert key_text(key) in shown
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+@pytest.mark.parametrize("height", [24, 200])
+async def test_help_is_wrapped_to_its_column(width: int, height: int) -> None:
+    """With a scroll bar and without: what is shown are the lines that help made, and no word below them."""
+    app = deck()
+    async with app.run_test(size=(width, height)) as pilot:
+        await pilot.press("question_mark")
+        await until(pilot, lambda: "On every screen" in text(app) or height < 100)
+        body = app.screen.query_one(Wrapped)
+        await until(pilot, lambda: body.size.height > 20)
+        made = str(body.content).rstrip("\n").split("\n")
+        assert max(len(line) for line in made) <= body.content_size.width
+        assert body.size.height in {len(made), len(made) + 1}
 
 
 def test_no_screen_has_two_actions_on_one_key() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -23,6 +24,21 @@ INTRODUCTION = (
 )
 
 
+class Wrapped(Static):
+    """A text that is made anew for the width that is left for it, with a scroll bar or without."""
+
+    def __init__(self, made: Callable[[int], Content]) -> None:
+        super().__init__("", markup=False)
+        self._made = made
+        self._width = 0
+
+    def on_resize(self) -> None:
+        width = max(40, self.content_size.width)
+        if width != self._width:
+            self._width = width
+            self.update(self._made(width))
+
+
 class HelpScreen(DeckScreen):
     """Help for the screen ``behind``, then for all others."""
 
@@ -40,11 +56,7 @@ class HelpScreen(DeckScreen):
 
     def compose_body(self) -> ComposeResult:
         with VerticalScroll():
-            yield Static("", markup=False)
-
-    def on_resize(self) -> None:
-        scroll = self.query_one(VerticalScroll)
-        self.query_one(Static).update(self._text(max(40, scroll.scrollable_content_region.width)))
+            yield Wrapped(self._text)
 
     def action_scroll(self, lines: int) -> None:
         self.query_one(VerticalScroll).scroll_relative(y=lines, animate=False)
