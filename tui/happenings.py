@@ -19,6 +19,7 @@ from engine.contract.events import (
     Started,
     State,
 )
+from tui.text import reason_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,8 @@ _Told = tuple[str, str]
 
 
 def _state(event: State) -> _Told:
-    words = f"{event.state}: {event.reason}" if event.reason else event.state
+    reason = reason_words(event.state, event.reason)
+    words = f"{event.state}: {reason}" if reason else event.state
     return ("error" if event.state == "failed" else "info"), words
 
 

@@ -23,7 +23,7 @@ from tui.actions import bindings
 from tui.screens.frame import DeckScreen
 from tui.screens.runs_rows import COLUMNS, row_of
 from tui.summary import data_summary, layout_summary, model_summary
-from tui.text import human_duration, human_number, human_time, printable
+from tui.text import human_duration, human_number, human_time, printable, reason_words
 from tui.widgets.line import Line
 from tui.widgets.table import Table
 
@@ -182,7 +182,7 @@ class RunsScreen(DeckScreen):
             f"{run.run}   created {human_time(run.created)}",
             f"{described.model}   {described.data}   {layout}",
             f"trained {human_duration(run.elapsed_seconds)}" + (best if run.best_validation_loss is not None else ""),
-            run.reason or "",
+            reason_words(run.state, run.reason or ""),
         ]
         return "\n".join(printable(line, newlines=False) for line in lines)
 

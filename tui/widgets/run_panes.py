@@ -16,6 +16,7 @@ from tui.text import (
     human_fraction,
     human_number,
     printable,
+    reason_words,
     state_symbol,
 )
 from tui.widgets.device_rows import device_rows
@@ -57,7 +58,7 @@ class RunHeader(RunPane):
     def _second(self, width: int) -> Row:
         view, signs = self.view, self.signs
         if view.is_preparing or view.started is None:
-            reason = printable(view.reason, newlines=False)
+            reason = printable(reason_words(view.state, view.reason), newlines=False)
             return [(f" {reason}" if reason else " preparing" if view.is_preparing else "", "label")]
         fraction = view.done_fraction()
         eta = view.eta_seconds()
@@ -66,7 +67,7 @@ class RunHeader(RunPane):
             tail: Row = [("  ", ""), (human_fraction(fraction), "value"), (f"{of}   ETA ", "label")]
             tail += [(human_duration(eta), "strong" if eta is not None else "label"), (" ", "")]
         else:
-            reason = printable(view.reason, newlines=False)
+            reason = printable(reason_words(view.state, view.reason), newlines=False)
             took = human_duration(view.elapsed_seconds)
             tail = [("  ", ""), (human_fraction(fraction), "value"), (f"   trained {took}", "label"), (" ", "")]
             if reason and row_width(tail) + cell_width(reason) + 40 < width:
