@@ -234,7 +234,7 @@ def test_a_checkpoint_of_another_model_or_optimiser_is_refused_by_name(make_run,
 def test_the_best_checkpoint_is_kept_beside_the_last(make_run, events_of, open_session):
     # A rate that ruins the model after a good start: the best checkpoint is an early one.
     run = make_run(
-        "budget.max_steps=24", "checkpoint.every_steps=4", "checkpoint.keep_last=1", "optim.lr=0.5",
+        "budget.max_steps=24", "checkpoint.every_steps=4", "checkpoint.keep_last=1", "optim.lr=50",
         "optim.schedule=constant", "optim.warmup_steps=24",
     )  # fmt: skip
     train(open_session(run))

@@ -176,7 +176,7 @@ def test_the_guide_names_every_command_and_no_other() -> None:
 
 def test_the_length_of_a_training_names_every_limit(call: Callable[..., Any]) -> None:
     sets = ["--set", "budget.max_steps=10", "--set", "budget.max_epochs=2"]
-    assert "10 steps (20.5 K tokens) or 2 epochs or 2 min 30 s of training" in call("plan", "quickstart", *sets).out
+    assert "10 steps (20.5 K tokens) or 2 epochs or 2 min 50 s of training" in call("plan", "quickstart", *sets).out
 
 
 def test_opening_the_app_does_not_pay_for_the_commands() -> None:
