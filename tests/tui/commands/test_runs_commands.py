@@ -198,7 +198,7 @@ def test_interrupting_an_attached_command_leaves_the_run_alone(new_run: NewRun) 
             [sys.executable, "-P", "-m", "tui.cli", "attach", run.id], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL, text=True, encoding="utf-8", env=dict(os.environ),
             # Where the tests are a background job of a shell, ctrl-c is ignored, and a child would inherit that.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - this process has no threads that hold locks here
         )  # fmt: skip
         assert process.stdout is not None
         for line in process.stdout:  # the last line before it waits for events
