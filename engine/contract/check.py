@@ -169,17 +169,8 @@ def _optim(spec: RunSpec) -> Iterator[Problem]:
 
 def _layout(spec: RunSpec) -> Iterator[Problem]:
     layout = spec.layout
-    for axis in ("pp", "dp_shard", "cp", "tp"):
-        size = getattr(layout, axis)
-        if size < 1:
-            yield Problem(field=f"layout.{axis}", message=f"must be at least 1, not {size}")
-        elif size > 1:
-            yield Problem(
-                field=f"layout.{axis}",
-                message=f"{axis} = {size} is not available in this version",
-                hint="one device or data parallel (ddp) are",
-            )
-    yield from _least("layout.dp_replicate", layout.dp_replicate, 1)
+    for axis in ("pp", "dp_replicate", "dp_shard", "cp", "tp"):
+        yield from _least(f"layout.{axis}", getattr(layout, axis), 1)
     yield from _least("layout.micro_batch", layout.micro_batch, 1)
     yield from _least("layout.accumulation", layout.accumulation, 1)
     yield from _least("layout.threads_per_worker", layout.threads_per_worker, 1)

@@ -9,30 +9,50 @@ import msgspec
 from engine.contract.errors import Problem
 from engine.contract.limits import divisors
 from engine.contract.machine import Machine
-from engine.contract.spec import LayoutSpec, OptimSpec, Precision, RunSpec
+from engine.contract.spec import Checkpointing, LayoutSpec, OptimSpec, Precision, RunSpec, Schedule
 
 DEFAULT_BATCH_SIZE = 32
 LARGEST_DEFAULT_MICRO_BATCH = 8
 
+ChosenStrategy = Literal["single", "ddp", "zero2", "fsdp", "hsdp", "tensor", "pipeline", "hybrid"]
+
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
-    """Sizes of the parallel axes and the choices that go with them, all decided."""
+    """Sizes of the parallel axes and the choices that go with them, all decided.
 
-    strategy: Literal["single", "ddp"]
+    Ranks count through ``(pp, dp_replicate, dp_shard, cp, tp)`` with tp fastest, and through the hosts in order.
+    """
+
+    strategy: ChosenStrategy
     accelerator: Literal["cpu", "cuda", "mps"]
     device_indices: tuple[int, ...]
-    """Which devices, by index; CPU worker slots are numbered from 0."""
+    """Which devices of each host, by index; CPU worker slots are numbered from 0."""
+    hosts: tuple[str, ...] | None = None
+    """As in the spec."""
     pp: int = 1
     dp_replicate: int = 1
     dp_shard: int = 1
     cp: int = 1
     tp: int = 1
-    schedule: str | None = None
+    schedule: Schedule | None = None
+    """None without a pipeline."""
+    virtual_stages: int = 1
+    """Pipeline stages of one rank."""
     stages: tuple[int, ...] | None = None
+    """Layers of each of the ``pp * virtual_stages`` stages; None without a pipeline."""
     micro_batch: int
+    """Sequences that one rank processes at a time; the most of any rank where they differ."""
+    micro_batches: tuple[int, ...] | None = None
+    """The same for each data rank, where they differ."""
     accumulation: int
-    checkpointing: str = "none"
+    """Micro-batches per rank and step."""
+    reshard: bool = True
+    """Whether sharded parameters are given up after the forward pass (ZeRO-3) or kept for the backward one (ZeRO-2)."""
+    checkpointing: Checkpointing = "none"
     """Activation checkpointing."""
+    checkpoint_every: int = 1
+    loss_chunks: int = 1
+    offload_optimizer: bool = False
     precision: Precision
     threads_per_worker: int | None = None
 
@@ -46,9 +66,14 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         return self.dp_replicate * self.dp_shard
 
     @property
+    def samples_per_micro_batch(self) -> int:
+        """Sequences of one micro-batch over all data ranks."""
+        return sum(self.micro_batches) if self.micro_batches else self.micro_batch * self.data_ranks
+
+    @property
     def batch_size(self) -> int:
         """Sequences per optimiser step over all devices."""
-        return self.micro_batch * self.accumulation * self.data_ranks
+        return self.samples_per_micro_batch * self.accumulation
 
 
 def batch_of(optim: OptimSpec, layout: LayoutSpec, data_ranks: int) -> tuple[int, int] | Problem:

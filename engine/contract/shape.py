@@ -39,6 +39,8 @@ class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
 
     family: Family
     layers: int
+    layer_groups: int | None = None
+    """Sets of weights that the layers share; None: every layer has its own. Layer ``i`` uses set ``i groups // layers``."""
     hidden: int
     heads: int = 1
     kv_heads: int = 1
@@ -56,3 +58,12 @@ class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
     rope_theta: float = 10_000.0
     rope_scaling: RopeScaling | None = None
     norm_eps: float = 1e-5
+
+    @property
+    def weight_sets(self) -> int:
+        """Layers with weights of their own."""
+        return self.layer_groups or self.layers
+
+    def weights_of(self, layer: int) -> int:
+        """The set of weights that ``layer`` uses."""
+        return layer * self.weight_sets // self.layers

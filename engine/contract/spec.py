@@ -13,11 +13,13 @@ import msgspec
 SourceFormat = Literal["auto", "text", "jsonl", "json", "csv", "parquet", "huggingface-disk", "hub"]
 TokenizerKind = Literal["bytes", "characters", "bpe", "wordpiece", "unigram", "file"]
 Family = Literal["gpt2", "llama", "lstm"]
-OptimizerName = Literal["sgd", "adam", "adamw"]
+OptimizerName = Literal["sgd", "adam", "adamw", "adafactor", "muon"]
 ScheduleName = Literal["constant", "linear", "cosine", "warmup-stable-decay"]
 Accelerator = Literal["auto", "cpu", "cuda", "mps"]
-Strategy = Literal["auto", "single", "ddp"]
-Precision = Literal["fp32", "bf16-mixed"]
+Strategy = Literal["auto", "single", "ddp", "zero2", "fsdp", "hsdp", "tensor", "pipeline", "hybrid"]
+Precision = Literal["fp32", "bf16-mixed", "bf16-true", "fp16-mixed", "fp8"]
+Schedule = Literal["gpipe", "1f1b", "interleaved-1f1b", "zero-bubble", "zero-bubble-v"]
+Checkpointing = Literal["none", "selective", "full"]
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -62,6 +64,9 @@ class ModelSpec(_Part, frozen=True, kw_only=True):
     """A name from ``engine.contract.presets``."""
     family: Family | None = None
     layers: int | None = None
+    layer_groups: int | None = None
+    """Sets of weights that the layers share, each by as many consecutive layers (Lan et al. 2019, ALBERT); None: every
+    layer has its own."""
     hidden: int | None = None
     """Width of the residual stream (of the LSTM cell for the lstm family)."""
     heads: int | None = None
@@ -111,19 +116,43 @@ class LayoutSpec(_Part, frozen=True, kw_only=True):
     """How model and batch lie over the devices."""
 
     strategy: Strategy = "auto"
+    """Names the axis that takes the devices which the given sizes leave over; ``hybrid`` wants all sizes but one."""
     accelerator: Accelerator = "auto"
     devices: int | tuple[int, ...] | None = None
-    """How many, or which by index; None takes all accelerators, or one process on the CPU (with ddp one a core)."""
-    pp: int = 1
+    """How many on each host, or which by index; None takes all accelerators, or on the CPU what the sizes need."""
+    hosts: tuple[str, ...] | None = None
+    """Machines by their ssh names, in the order of their ranks; ``localhost`` is this one. None: this one alone."""
+    pp: int | None = None
+    """Pipeline stages, side by side."""
     dp_replicate: int | None = None
-    """Replicas; None takes as many as there are devices left over."""
-    dp_shard: int = 1
-    cp: int = 1
-    tp: int = 1
+    """Replicas of the whole model, or of its shards."""
+    dp_shard: int | None = None
+    """Ranks among which parameters, gradients and optimiser state are sharded."""
+    cp: int | None = None
+    """Ranks among which a sequence is split."""
+    tp: int | None = None
+    """Ranks among which each matrix is split."""
+    schedule: Schedule | None = None
+    """In which order a pipeline works; None: 1f1b."""
+    virtual_stages: int | None = None
+    """Stages of one rank, for the schedules that interleave; None: 2 there, 1 elsewhere."""
+    stages: tuple[int, ...] | None = None
+    """Layers of each pipeline stage, in order; None splits them evenly."""
     micro_batch: int | None = None
     """Sequences that one device processes at a time."""
+    micro_batches: tuple[int, ...] | None = None
+    """The same for each data-parallel rank, for devices of unequal speed; instead of ``micro_batch``."""
     accumulation: int | None = None
     """Micro-batches per device and step; None follows from batch size and micro-batch."""
+    checkpointing: Checkpointing = "none"
+    """Activation checkpointing: ``full`` computes a layer again in the backward pass, ``selective`` keeps the results of
+    its matrix products and of attention."""
+    checkpoint_every: int = 1
+    """Only every so many layers."""
+    loss_chunks: int = 1
+    """Pieces in which head and loss are computed, so that only one piece's logits exist at a time."""
+    offload_optimizer: bool = False
+    """Keep the optimiser's state in the memory of the host, and update there."""
     precision: Precision = "fp32"
     compile: bool = False
     threads_per_worker: int | None = None

@@ -30,10 +30,10 @@ class LayerCache:
 
 
 class DecoderCache:
-    """The keys and values of every layer by its name, and how many positions they hold."""
+    """The keys and values of every layer, and how many positions they hold."""
 
-    def __init__(self, layers: list[str], capacity: int) -> None:
-        self.layers = {name: LayerCache(capacity) for name in layers}
+    def __init__(self, layers: int, capacity: int) -> None:
+        self.layers = [LayerCache(capacity) for _ in range(layers)]
         self.length = 0
 
 

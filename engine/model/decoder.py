@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from engine.contract.shape import ModelShape
 from engine.model.attention import Attention
 from engine.model.cache import Cache, DecoderCache, LayerCache
+from engine.model.criterion import Criterion
 from engine.model.layers import Rotation, make_mlp, make_norm, rotary_angles
 
 
@@ -28,11 +29,11 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Token ids in, logits of the next token out.
+    """Token ids in; logits of the next token out, or with targets the loss.
 
-    Plain modules with one attribute per part. A stage of a pipeline is a copy without some of them:
-    ``embedding``, ``norm`` and ``head`` may be None and ``layers`` may miss names; it then takes or gives
-    the hidden stream instead of ids or logits.
+    Plain modules with one attribute per part. A stage of a pipeline is a copy without some of them: ``embedding``,
+    ``norm`` and ``head`` may be None and ``order`` may miss layers; it then takes or gives the hidden stream instead
+    of ids or logits.
     """
 
     def __init__(self, shape: ModelShape) -> None:
@@ -43,9 +44,15 @@ class Decoder(nn.Module):
             nn.Embedding(shape.positions, shape.hidden) if shape.position == "learned" else None
         )
         self.dropout = nn.Dropout(shape.dropout) if shape.dropout else nn.Identity()
-        self.layers = nn.ModuleDict({str(number): Block(shape) for number in range(shape.layers)})
+        self.layers = nn.ModuleDict({str(number): Block(shape) for number in range(shape.weight_sets)})
+        self.order = [str(shape.weights_of(number)) for number in range(shape.layers)]
+        """For each layer the name of the module whose weights it uses."""
         self.norm: nn.Module | None = make_norm(shape)
         self.head: nn.Linear | None = nn.Linear(shape.hidden, shape.vocabulary, bias=False)
+        self.criterion = Criterion()
+        self.positions: Tensor | None = None
+        """Where the tokens stand in their sequence, (seq,); None: one after the other. Set from outside on a rank that
+        holds a part of each sequence."""
         self.tie_weights()
 
     def tie_weights(self) -> None:
@@ -55,17 +62,19 @@ class Decoder(nn.Module):
 
     def new_cache(self, capacity: int) -> DecoderCache:
         """Room for the keys and values of ``capacity`` positions."""
-        return DecoderCache(list(self.layers), capacity)
+        return DecoderCache(len(self.order), capacity)
 
-    def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
-        """Logits (batch, seq, vocabulary) of ``tokens`` (batch, seq).
+    def forward(self, tokens: Tensor, cache: Cache | None = None, targets: Tensor | None = None) -> Tensor:
+        """Logits (batch, seq, vocabulary) of ``tokens`` (batch, seq), or what ``criterion`` says of ``targets``, (2,).
 
         With a cache, ``tokens`` continue what it holds, and only the last position's logits are computed.
         """
         assert cache is None or isinstance(cache, DecoderCache)
         start = 0 if cache is None else cache.length
         length = tokens.shape[1]
-        positions = torch.arange(start, start + length, device=tokens.device)
+        positions = self.positions
+        if positions is None:
+            positions = torch.arange(start, start + length, device=tokens.device)
         x = tokens
         if self.embedding is not None:
             x = self.embedding(tokens)
@@ -73,11 +82,13 @@ class Decoder(nn.Module):
                 x = x + self.position_embedding(positions)
             x = self.dropout(x)
         rotation = rotary_angles(self.shape, positions) if self.shape.position == "rotary" else None
-        for name, layer in self.layers.items():
-            x = layer(x, rotation, None if cache is None else cache.layers[name])
+        for number, name in enumerate(self.order):
+            x = self.layers[name](x, rotation, None if cache is None else cache.layers[number])
         if cache is not None:
             cache.length += length
             x = x[:, -1:]
         if self.norm is not None:
             x = self.norm(x)
-        return x if self.head is None else self.head(x)
+        if self.head is None:
+            return x
+        return self.head(x) if targets is None else self.criterion(self.head, x, targets)  # type: ignore[no-any-return]  # nn.Module

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from engine.contract.shape import ModelShape
 from engine.model.cache import Cache, LstmState
+from engine.model.criterion import Criterion
 
 
 class LstmModel(nn.Module):
@@ -29,6 +30,7 @@ class LstmModel(nn.Module):
             dropout=shape.dropout if shape.layers > 1 else 0.0,
         )
         self.head = nn.Linear(shape.hidden, shape.vocabulary, bias=shape.bias)
+        self.criterion = Criterion()
         self.tie_weights()
 
     def tie_weights(self) -> None:
@@ -41,8 +43,8 @@ class LstmModel(nn.Module):
         del capacity
         return LstmState()
 
-    def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
-        """Logits (batch, seq, vocabulary) of ``tokens`` (batch, seq).
+    def forward(self, tokens: Tensor, cache: Cache | None = None, targets: Tensor | None = None) -> Tensor:
+        """Logits (batch, seq, vocabulary) of ``tokens`` (batch, seq), or what ``criterion`` says of ``targets``, (2,).
 
         With a cache, ``tokens`` continue what it holds, and only the last position's logits are computed.
         """
@@ -51,4 +53,5 @@ class LstmModel(nn.Module):
         if cache is not None:
             cache.value = state
             x = x[:, -1:]
-        return self.head(self.dropout(x))  # type: ignore[no-any-return]  # nn.Module
+        x = self.dropout(x)
+        return self.head(x) if targets is None else self.criterion(self.head, x, targets)  # type: ignore[no-any-return]  # nn.Module

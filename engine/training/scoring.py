@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.nn import functional
 
 from engine.data.prepared import PreparedData
 
@@ -72,11 +71,10 @@ def sum_of_nats(
             if interrupted():
                 break
             rows = torch.from_numpy(batch).to(device)
-            targets = rows[:, 1:].flatten()
             with autocast():
-                logits = model(rows[:, :-1])
-            nats += float(functional.cross_entropy(logits.flatten(0, 1).float(), targets, reduction="sum"))
-            tokens += targets.numel()
+                sums = model(rows[:, :-1], targets=rows[:, 1:])
+            nats += float(sums[1])
+            tokens += rows.shape[0] * (rows.shape[1] - 1)
     finally:
         model.train(was_training)
     return nats, tokens
