@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from engine.contract.errors import RunError
 from engine.contract.events import CommandDone
@@ -11,14 +12,17 @@ from engine.contract.rundir import Command, RunDirectory
 from engine.contract.states import ENDED, TAKES, Action
 from engine.runs.inbox import append_command
 from engine.runs.launch import start
+from engine.runs.relayout import Relayout, change_layout, require_changeable
 from engine.runs.scan import line_start
 from engine.runs.state import read_state
 
-__all__ = ["Command", "request", "resume", "wait_for"]
+__all__ = ["Command", "request", "resume", "resume_under", "wait_for"]
 
 _REACH = 1 << 20
 """How far back in an event file the acknowledgement of a request made just now can be, in bytes."""
 _POLL_SECONDS = 0.05
+_END_SECONDS = 180.0
+"""How long a paused run may take to write its checkpoint and end."""
 
 
 def request(run: RunDirectory, action: Action) -> Command:
@@ -46,6 +50,21 @@ def resume(run: RunDirectory) -> Command | None:
         start(run)
         return None
     return request(run, "resume")
+
+
+def resume_under(run: RunDirectory, change: Relayout, estimate_json: dict[str, Any] | None = None) -> None:
+    """Go on with an ended run, or with a paused one once it has ended, under the layout of ``change``.
+
+    Raises RunError; a run that trains has to be stopped first.
+    """
+    require_changeable(run)
+    if read_state(run)[0] == "paused":
+        request(run, "stop")
+        deadline = time.monotonic() + _END_SECONDS
+        while read_state(run)[0] not in ENDED and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+    change_layout(run, change, estimate_json)
+    start(run)
 
 
 def wait_for(run: RunDirectory, command: Command, timeout: float) -> CommandDone | None:
