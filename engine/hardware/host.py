@@ -28,6 +28,7 @@ _CPU_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "cpu-thermal",
 """Names under which drivers report processor temperatures, the most specific first."""
 _TEMPERATURE_SECONDS = 5.0
 """Reading sensors walks through sysfs and the chip's bus: not at every sample."""
+_IP_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _START_TOLERANCE_SECONDS = 2.0
 """Start times that rest on the wall clock move a little when the clock is corrected."""
 
@@ -110,6 +111,18 @@ def memory(limits: Limits | None = None) -> tuple[int, int]:
         total = min(total, limits.memory_bytes)
         available = min(available, max(0, limits.memory_bytes - (limits.memory_used_bytes or 0)))
     return total, available
+
+
+def interfaces() -> dict[str, tuple[str, ...]]:
+    """The network interfaces that are up, and their IP addresses without scope."""
+    psutil = _psutil()
+
+    states = psutil.net_if_stats()
+    return {
+        name: tuple(entry.address.partition("%")[0] for entry in entries if entry.family in _IP_FAMILIES)
+        for name, entries in psutil.net_if_addrs().items()
+        if name in states and states[name].isup
+    }
 
 
 def cpu_name(cpuinfo: Path = _PROC / "cpuinfo") -> str | None:
