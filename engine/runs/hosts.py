@@ -27,16 +27,18 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     node: int
     """Position of the host in ``layout.hosts``."""
-    address: str
+    address: str = "ADDRESS"
     """Of the first host, as the others reach it."""
-    port: int
-    run: str
+    port: int | None = None
+    """None before it is known."""
+    run: str = "RUN"
     """Id of the run: workers of another one that come to this port are not let in."""
 
     @property
     def endpoint(self) -> str:
         """``address:port``, with brackets around an IPv6 address."""
-        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+        address = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{address}:{'PORT' if self.port is None else self.port}"
 
 
 def is_here(host: str) -> bool:
