@@ -26,6 +26,7 @@ ALIASES: dict[str, str] = {
     "d_model": "model.hidden", "n_head": "model.heads", "n_heads": "model.heads",
     "num_attention_heads": "model.heads", "num_key_value_heads": "model.kv_heads",
     "n_query_groups": "model.kv_heads", "num_query_groups": "model.kv_heads", "head_dim": "model.head_size",
+    "num_hidden_groups": "model.layer_groups",
     "intermediate_size": "model.feed_forward", "ffn_hidden_size": "model.feed_forward",
     "tie_word_embeddings": "model.tied_embeddings", "max_position_embeddings": "model.positions",
     "optimizer": "optim.name", "learning_rate": "optim.lr", "global_batch_size": "optim.batch_size",
@@ -38,11 +39,18 @@ ALIASES: dict[str, str] = {
     "device_batch_size": "layout.micro_batch",
     "gradient_accumulation_steps": "layout.accumulation", "accumulate_grad_batches": "layout.accumulation",
     "grad_accum_steps": "layout.accumulation",
-    "tensor_parallel_size": "layout.tp", "tensor_parallel_degree": "layout.tp",
-    "tensor_model_parallel_size": "layout.tp", "pipeline_parallel_degree": "layout.pp",
-    "pipeline_model_parallel_size": "layout.pp", "context_parallel_degree": "layout.cp",
-    "context_parallel_size": "layout.cp", "data_parallel_replicate_degree": "layout.dp_replicate",
-    "data_parallel_shard_degree": "layout.dp_shard",
+    "tensor_parallel_size": "layout.tp", "tensor_parallel_degree": "layout.tp", "tp_size": "layout.tp",
+    "tensor_model_parallel_size": "layout.tp", "pipeline_parallel_size": "layout.pp",
+    "pipeline_parallel_degree": "layout.pp", "pipeline_model_parallel_size": "layout.pp", "pp_size": "layout.pp",
+    "context_parallel_degree": "layout.cp", "context_parallel_size": "layout.cp", "cp_size": "layout.cp",
+    "data_parallel_replicate_degree": "layout.dp_replicate", "dp_replicate_size": "layout.dp_replicate",
+    "data_parallel_shard_degree": "layout.dp_shard", "dp_shard_size": "layout.dp_shard",
+    "data_parallel_size": "layout.dp_replicate", "data_parallel_replicate_size": "layout.dp_replicate",
+    "data_parallel_shard_size": "layout.dp_shard", "pipeline_parallel_schedule": "layout.schedule",
+    "pipeline_schedule": "layout.schedule", "virtual_pipeline_model_parallel_size": "layout.virtual_stages",
+    "num_virtual_stages_per_pipeline_rank": "layout.virtual_stages", "sharding_strategy": "layout.strategy",
+    "activation_checkpointing": "layout.checkpointing", "recompute_granularity": "layout.checkpointing",
+    "optimizer_cpu_offload": "layout.offload_optimizer", "mixed_precision": "layout.precision",
     "max_iters": "budget.max_steps", "train_iters": "budget.max_steps", "num_train_epochs": "budget.max_epochs",
     "num_epochs": "budget.max_epochs", "epochs": "budget.max_epochs",
     "eval_steps": "evaluation.every_steps", "eval_interval": "evaluation.every_steps",
@@ -61,17 +69,37 @@ ALIASES: dict[str, str] = {
 
 VALUES: dict[str, dict[Any, Any]] = {
     "layout.precision": {
-        "32": "fp32", 32: "fp32", "32-true": "fp32", "float32": "fp32", "bf16": "bf16-mixed", "bfloat16": "bf16-mixed",
+        "32": "fp32", 32: "fp32", "32-true": "fp32", "float32": "fp32", "no": "fp32",
+        "bf16": "bf16-mixed", "bfloat16": "bf16-mixed", "fp16": "fp16-mixed", "float16": "fp16-mixed", 16: "fp16-mixed",
+        "16": "fp16-mixed", "16-mixed": "fp16-mixed", "float8": "fp8", "transformer-engine": "fp8",
     },
+    "layout.strategy": {
+        "FULL_SHARD": "fsdp", "full_shard": "fsdp", "fsdp2": "fsdp", "zero3": "fsdp", "zero-3": "fsdp",
+        "zero_3": "fsdp", "deepspeed_stage_3": "fsdp", "SHARD_GRAD_OP": "zero2", "zero-2": "zero2",
+        "shard_grad_op": "zero2", "zero_2": "zero2", "deepspeed_stage_2": "zero2", "HYBRID_SHARD": "hsdp",
+        "hybrid_shard": "hsdp", "NO_SHARD": "ddp", "no_shard": "ddp", "tp": "tensor", "tensor_parallel": "tensor",
+        "pp": "pipeline", "pipeline_parallel": "pipeline", "3d": "hybrid", "single_device": "single",
+        "DDP": "ddp", "FSDP": "fsdp",
+    },
+    "layout.schedule": {
+        "GPipe": "gpipe", "1F1B": "1f1b", "interleaved": "interleaved-1f1b", "Interleaved1F1B": "interleaved-1f1b",
+        "InterleavedZeroBubble": "zero-bubble", "zb": "zero-bubble", "zb1p": "zero-bubble", "zbv": "zero-bubble-v",
+        "ZBVZeroBubble": "zero-bubble-v",
+    },
+    "layout.checkpointing": {"off": "none", "false": "none", "uniform": "full", "true": "full"},
     "optim.schedule": {"wsd": "warmup-stable-decay", "warmup_stable_decay": "warmup-stable-decay"},
     "optim.name": {
         "adamw_torch": "adamw", "adamw_torch_fused": "adamw", "AdamW": "adamw", "Adam": "adam", "SGD": "sgd",
+        "Adafactor": "adafactor", "Muon": "muon",
     },
 }  # fmt: skip
 """Other spellings of values, by field."""
 
 _FLAGS: dict[str, tuple[str, Any, Any]] = {
     "bf16": ("layout.precision", "bf16-mixed", "fp32"),
+    "fp16": ("layout.precision", "fp16-mixed", "fp32"),
+    "gradient_checkpointing": ("layout.checkpointing", "full", "none"),
+    "activation_checkpointing": ("layout.checkpointing", "full", "none"),
     "torch_compile": ("layout.compile", True, False),
 }
 """Switches of other trainers: field, value when true, value when false."""
@@ -90,12 +118,12 @@ def expand_aliases(tree: Mapping[str, Any], problems: list[Problem]) -> dict[str
             result.setdefault(key, {})
             for name, item in value.items():
                 own = f"{key}.{name}"
-                target, item = _translate(name, item)
+                target, given = _translate(name, item)
                 use = target if target and target.startswith(f"{key}.") else own
-                _place(result, found, use, own, item, problems)
+                _place(result, found, use, own, given, problems, weak=name in _FLAGS and item is False)
         else:
-            target, value = _translate(key, value)
-            _place(result, found, target or key, key, value, problems)
+            target, given = _translate(key, value)
+            _place(result, found, target or key, key, given, problems, weak=key in _FLAGS and value is False)
     return result
 
 
@@ -108,8 +136,11 @@ def _translate(name: str, value: Any) -> tuple[str | None, Any]:
 
 def _place(
     result: dict[str, Any], found: dict[str, tuple[str, Any]], field: str, given: str, value: Any,
-    problems: list[Problem],
+    problems: list[Problem], *, weak: bool,
 ) -> None:  # fmt: skip
+    """Put ``value`` where it belongs. A ``weak`` one, from a switch that is off, gives way to any other."""
+    if weak and field in found:
+        return
     spellings = VALUES.get(field, {})
     if isinstance(value, (str, int)) and not isinstance(value, bool):
         value = spellings.get(value, value)
@@ -122,7 +153,8 @@ def _place(
             )
         )
         return
-    found[field] = (given, value)
+    if not weak:
+        found[field] = (given, value)
     table, dot, leaf = field.rpartition(".")
     if dot and isinstance(result.setdefault(table, {}), dict):
         result[table][leaf] = value

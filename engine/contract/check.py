@@ -1,7 +1,7 @@
 """``check(spec)``: every problem of a spec at once, each with its field and what to do.
 
-What depends on a machine is in :mod:`engine.contract.layout`; what depends on the text itself is found
-when the data is prepared.
+What depends on a machine is in :mod:`engine.contract.layout` and :mod:`engine.contract.splitting`; what depends on
+the text itself is found when the data is prepared.
 """
 
 from __future__ import annotations
@@ -10,14 +10,22 @@ import math
 from collections.abc import Iterator
 
 from engine.contract.errors import Problem, SpecError
-from engine.contract.layout import resolve_layout
+from engine.contract.hosts import host_problems
+from engine.contract.layout import Layout, resolve_layout
 from engine.contract.limits import without_too_large
 from engine.contract.machine import Machine
+from engine.contract.pipelines import DEFAULT_SCHEDULE, SPLIT_BACKWARD
+from engine.contract.placing import AXES
 from engine.contract.presets import resolve_shape, shape_problems
 from engine.contract.source import source_problems
 from engine.contract.spec import RunSpec
+from engine.contract.splitting import split_problems
 
 LARGEST_NAME = 80
+BYTE_TOKENS = 257
+"""256 bytes and the end of a document."""
+OFFLOADABLE = ("sgd", "adam", "adamw")
+"""Optimisers whose update the host can compute as they stand."""
 
 
 def check(spec: RunSpec, machine: Machine | None = None) -> list[Problem]:
@@ -39,11 +47,23 @@ def _problems(spec: RunSpec, machine: Machine | None) -> list[Problem]:
         *_budget(spec),
         *_evaluation(spec),
     ]
-    if machine is not None and not any(problem.field.startswith("layout") for problem in problems):
+    if machine is not None:
         layout = resolve_layout(spec, machine)
-        if isinstance(layout, list):
-            problems += [problem for problem in layout if problem not in problems]
+        found = layout if isinstance(layout, list) else _split(spec, layout)
+        # What was said of a field already may be all that is wrong with it.
+        named = {problem.field for problem in problems}
+        problems += [problem for problem in found if problem.field not in named]
     return problems
+
+
+def _split(spec: RunSpec, layout: Layout) -> list[Problem]:
+    """What does not divide, as far as it is known before there is a tokenizer."""
+    if shape_problems(spec.model) or spec.data.sequence_length < 1:
+        return []
+    certain = BYTE_TOKENS if spec.tokenizer.kind == "bytes" else None
+    vocabulary = spec.model.vocabulary or certain or layout.tp  # as good as divided where it is not known
+    shape = resolve_shape(spec.model, vocabulary=vocabulary, sequence_length=spec.data.sequence_length)
+    return split_problems(shape, layout, spec.data.sequence_length)
 
 
 def require(spec: RunSpec, machine: Machine | None = None, origin: str = "the spec") -> None:
@@ -118,10 +138,10 @@ def _tokenizer(spec: RunSpec) -> Iterator[Problem]:
                 message=f"{spec.model.vocabulary} is smaller than the tokenizer's {tokenizer.vocabulary}",
                 hint="leave model.vocabulary out, or train a smaller tokenizer",
             )
-    if tokenizer.kind == "bytes" and spec.model.vocabulary is not None and spec.model.vocabulary < 257:
+    if tokenizer.kind == "bytes" and spec.model.vocabulary is not None and spec.model.vocabulary < BYTE_TOKENS:
         yield Problem(
             field="model.vocabulary",
-            message=f"{spec.model.vocabulary} is smaller than the 257 ids of the bytes tokenizer",
+            message=f"{spec.model.vocabulary} is smaller than the {BYTE_TOKENS} ids of the bytes tokenizer",
             hint="leave model.vocabulary out",
         )
     if tokenizer.kind == "file" and not tokenizer.file:
@@ -169,11 +189,14 @@ def _optim(spec: RunSpec) -> Iterator[Problem]:
 
 def _layout(spec: RunSpec) -> Iterator[Problem]:
     layout = spec.layout
-    for axis in ("pp", "dp_replicate", "dp_shard", "cp", "tp"):
-        yield from _least(f"layout.{axis}", getattr(layout, axis), 1)
-    yield from _least("layout.micro_batch", layout.micro_batch, 1)
-    yield from _least("layout.accumulation", layout.accumulation, 1)
-    yield from _least("layout.threads_per_worker", layout.threads_per_worker, 1)
+    counts = ("virtual_stages", "micro_batch", "accumulation", "checkpoint_every", "loss_chunks", "threads_per_worker")
+    for name in (*AXES, *counts):
+        yield from _least(f"layout.{name}", getattr(layout, name), 1)
+    for name in ("stages", "micro_batches"):
+        numbers = getattr(layout, name)
+        if numbers is not None and (not numbers or min(numbers) < 1):
+            message = f"must be at least 1 each, not {min(numbers)}" if numbers else "an empty list"
+            yield Problem(field=f"layout.{name}", message=message, hint="leave it out")
     if isinstance(layout.devices, int):
         yield from _least("layout.devices", layout.devices, 1, "leave it out to use what is there")
     elif layout.devices is not None:
@@ -181,6 +204,35 @@ def _layout(spec: RunSpec) -> Iterator[Problem]:
             yield Problem(field="layout.devices", message="an empty list of devices", hint="leave it out")
         if len(set(layout.devices)) != len(layout.devices):
             yield Problem(field="layout.devices", message="a device is named twice")
+    if layout.hosts is not None:
+        yield from host_problems(layout.hosts)
+    yield from _levers(spec)
+
+
+def _levers(spec: RunSpec) -> Iterator[Problem]:
+    """Choices that exclude each other on any machine."""
+    layout = spec.layout
+    if layout.micro_batches is not None and layout.micro_batch is not None:
+        message = "one size for all ranks and a list of sizes are given"
+        yield Problem(field="layout.micro_batches", message=message, hint="leave micro_batch or micro_batches out")
+    if layout.checkpointing == "none" and layout.checkpoint_every > 1:
+        yield Problem(
+            field="layout.checkpoint_every",
+            message=f"every {layout.checkpoint_every} layers nothing is computed again: checkpointing is none",
+            hint='set layout.checkpointing = "full" or "selective", or leave checkpoint_every out',
+        )
+    if layout.offload_optimizer and spec.optim.name not in OFFLOADABLE:
+        yield Problem(
+            field="layout.offload_optimizer",
+            message=f"the state of {spec.optim.name} cannot be kept on the host",
+            hint=f"choose optim.name from {', '.join(OFFLOADABLE)}",
+        )
+    if layout.compile and (layout.schedule or DEFAULT_SCHEDULE) in SPLIT_BACKWARD:
+        yield Problem(
+            field="layout.compile",
+            message=f"{layout.schedule} takes the backward pass apart, which torch.compile does not allow",
+            hint='choose layout.schedule = "interleaved-1f1b", or leave compile out',
+        )
 
 
 def _budget(spec: RunSpec) -> Iterator[Problem]:

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Final, Literal, cast
 
 import msgspec
 
+from engine.contract.batching import batch_of
 from engine.contract.errors import Problem
-from engine.contract.limits import divisors
 from engine.contract.machine import Machine
-from engine.contract.spec import Checkpointing, LayoutSpec, OptimSpec, Precision, RunSpec, Schedule
-
-DEFAULT_BATCH_SIZE = 32
-LARGEST_DEFAULT_MICRO_BATCH = 8
+from engine.contract.pipelines import (
+    DEFAULT_SCHEDULE,
+    even_stages,
+    stage_problems,
+    usual_virtual_stages,
+    virtual_stages_problem,
+)
+from engine.contract.placing import device_indices, solve_axes
+from engine.contract.presets import resolve_shape, shape_problems
+from engine.contract.spec import Checkpointing, LayoutSpec, Precision, RunSpec, Schedule, Strategy
 
 ChosenStrategy = Literal["single", "ddp", "zero2", "fsdp", "hsdp", "tensor", "pipeline", "hybrid"]
+_NAMES: Final[dict[tuple[str, ...], ChosenStrategy]] = {
+    (): "single", ("dp_replicate",): "ddp", ("dp_shard",): "fsdp", ("dp_replicate", "dp_shard"): "hsdp",
+    ("tp",): "tensor", ("pp",): "pipeline",
+}  # fmt: skip
+"""What the axes with more than one rank make; all else is hybrid."""
+_NO_PIPELINE: Final[tuple[None, int, None]] = (None, 1, None)
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +79,10 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         return self.dp_replicate * self.dp_shard
 
     @property
+    def devices_per_host(self) -> int:
+        return len(self.device_indices)
+
+    @property
     def samples_per_micro_batch(self) -> int:
         """Sequences of one micro-batch over all data ranks."""
         return sum(self.micro_batches) if self.micro_batches else self.micro_batch * self.data_ranks
@@ -76,120 +93,106 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         return self.samples_per_micro_batch * self.accumulation
 
 
-def batch_of(optim: OptimSpec, layout: LayoutSpec, data_ranks: int) -> tuple[int, int] | Problem:
-    """``(micro_batch, accumulation)`` such that they and ``data_ranks`` multiply to the batch size."""
-    micro, steps, batch = layout.micro_batch, layout.accumulation, optim.batch_size
-    if batch is None and (micro is not None or steps is not None):
-        return micro or 1, steps or 1
-    if batch is None:
-        # Nothing was asked for, so nothing may be refused: three devices take 30 sequences.
-        batch = max(DEFAULT_BATCH_SIZE - DEFAULT_BATCH_SIZE % data_ranks, data_ranks)
-    if batch % data_ranks:
-        lower = max(batch - batch % data_ranks, data_ranks)
-        return Problem(
-            field="optim.batch_size",
-            message=f"{batch} sequences do not divide among {data_ranks} data-parallel devices",
-            hint=f"use {lower} or {batch - batch % data_ranks + data_ranks}",
-        )
-    per_rank = batch // data_ranks
-    if micro is None and steps is None:
-        micro = max(n for n in range(1, LARGEST_DEFAULT_MICRO_BATCH + 1) if per_rank % n == 0)
-    if micro is None:
-        micro = per_rank // max(1, steps or 1)
-    if steps is None:
-        steps = max(1, per_rank // max(1, micro))
-    if micro * steps != per_rank:
-        return Problem(
-            field="layout.micro_batch" if layout.accumulation is None else "layout.accumulation",
-            message=f"{micro} sequences x {steps} accumulated x {data_ranks} devices is not the batch size {batch}",
-            hint=_remedy(layout, micro, per_rank),
-        )
-    return micro, steps
-
-
-def _remedy(layout: LayoutSpec, micro: int, per_rank: int) -> str:
-    """What to change where micro-batch and accumulation do not make the batch of one device."""
-    if layout.accumulation is None and micro > 0 and per_rank > 0:
-        fitting = divisors(per_rank, micro)[-1]
-        return f"use {fitting}, or leave batch_size out"
-    return "leave accumulation or batch_size out, and it follows from the others"
-
-
 def resolve_layout(spec: RunSpec, machine: Machine) -> Layout | list[Problem]:
-    """The layout that ``spec`` means on ``machine``, or every reason why there is none."""
+    """The layout that ``spec`` means on hosts like ``machine``, or every reason why there is none.
+
+    Whether the network can be cut so is another question: :func:`engine.contract.splitting.split_problems`.
+    """
     wanted = spec.layout
     accelerator = machine.accelerator() if wanted.accelerator == "auto" else wanted.accelerator
     kind = "cuda" if accelerator == "rocm" else accelerator
-    indices = _device_indices(wanted, kind, machine)
+    problems = _precision_problems(wanted, kind)
+    indices = device_indices(wanted, kind, machine)
     if isinstance(indices, Problem):
-        return [indices]
-    problems = []
-    count = len(indices)
-    if wanted.strategy == "single" and count > 1:
-        problems.append(
-            Problem(field="layout.strategy", message=f"'single' cannot use {count} devices", hint="choose 'ddp'")
-        )
-    if wanted.strategy == "ddp" and count == 1:
-        why = "1 is chosen" if wanted.devices is not None else "there is 1 here"
-        message = f"'ddp' needs at least 2 devices or CPU workers, and {why}"
-        problems.append(Problem(field="layout.strategy", message=message, hint="choose 'auto' or 'single'"))
-    replicas = wanted.dp_replicate or count
-    if replicas != count:
-        problems.append(
-            Problem(
-                field="layout.dp_replicate",
-                message=f"{replicas} replicas need {replicas} devices, and {count} are chosen",
-                hint="leave dp_replicate out, or change layout.devices",
-            )
-        )
-    if kind == "mps" and count > 1:
+        return [*problems, indices]
+    if kind == "mps" and len(indices) * len(wanted.hosts or ("",)) > 1:
         problems.append(
             Problem(field="layout.devices", message="an Apple GPU is one device", hint="set layout.devices = 1")
         )
-    batch = batch_of(spec.optim, wanted, replicas)
+    sizes = solve_axes(wanted, len(indices))
+    if isinstance(sizes, list):
+        return problems + sizes
+    pipeline = _pipeline(spec, sizes["pp"])
+    if isinstance(pipeline, list):
+        problems += pipeline
+        pipeline = _NO_PIPELINE
+    schedule, virtual_stages, stages = pipeline
+    if schedule is not None and wanted.precision == "fp16-mixed":
+        problems.append(_no_scaler_in_a_pipeline())
+    batch = batch_of(spec.optim, wanted, sizes["dp_replicate"] * sizes["dp_shard"], schedule, sizes["pp"])
     if isinstance(batch, Problem):
         problems.append(batch)
     if problems or isinstance(batch, Problem):
         return problems
+    micro_batches, accumulation = batch
     return Layout(
-        strategy="ddp" if count > 1 else "single",
+        strategy=_named(wanted.strategy, sizes),
         accelerator=kind,
         device_indices=indices,
-        dp_replicate=replicas,
-        micro_batch=batch[0],
-        accumulation=batch[1],
+        hosts=wanted.hosts,
+        **sizes,
+        schedule=schedule,
+        virtual_stages=virtual_stages,
+        stages=stages,
+        micro_batch=max(micro_batches),
+        micro_batches=micro_batches if len(set(micro_batches)) > 1 else None,
+        accumulation=accumulation,
+        reshard=wanted.strategy != "zero2",
+        checkpointing=wanted.checkpointing,
+        checkpoint_every=wanted.checkpoint_every,
+        loss_chunks=wanted.loss_chunks,
+        offload_optimizer=wanted.offload_optimizer,
         precision=wanted.precision,
-        threads_per_worker=wanted.threads_per_worker or (max(1, machine.cpu_cores // count) if kind == "cpu" else None),
+        threads_per_worker=_threads(wanted, machine, len(indices)) if kind == "cpu" else wanted.threads_per_worker,
     )
 
 
-def _device_indices(wanted: LayoutSpec, kind: str, machine: Machine) -> tuple[int, ...] | Problem:
-    slots = machine.slots(kind)
-    what = "worker slots (one per core)" if kind == "cpu" else f"{kind} devices"
-    if slots == 0:
-        found = ", ".join(sorted({device.kind for device in machine.devices})) or "nothing"
-        return Problem(
-            field="layout.accelerator",
-            message=f"this machine has no usable {kind} device",
-            hint=f'found: {found}; set layout.accelerator = "auto", and see `traindeck devices`',
-        )
-    present = tuple(range(slots)) if kind == "cpu" else tuple(device.index for device in machine.of_kind(kind))
-    if wanted.devices is None:
-        alone = wanted.strategy == "single" or (kind == "cpu" and wanted.strategy != "ddp")
-        return present[:1] if alone else present
-    if isinstance(wanted.devices, int):
-        if wanted.devices > len(present):
-            return Problem(
-                field="layout.devices",
-                message=f"{wanted.devices} devices are asked for, and this machine has {len(present)} {what}",
-                hint=f"use at most {len(present)}",
+def _named(strategy: Strategy, sizes: Mapping[str, int]) -> ChosenStrategy:
+    """The name that a person chose, or that of what the sizes make."""
+    if strategy not in {"auto", "hybrid"}:
+        return cast("ChosenStrategy", strategy)
+    used = tuple(axis for axis, size in sizes.items() if size > 1)
+    return _NAMES.get(used, "hybrid")
+
+
+def _threads(wanted: LayoutSpec, machine: Machine, workers: int) -> int:
+    return wanted.threads_per_worker or max(1, machine.cpu_cores // workers)
+
+
+def _pipeline(spec: RunSpec, pp: int) -> tuple[Schedule | None, int, tuple[int, ...] | None] | list[Problem]:
+    """``(schedule, virtual stages, stages)`` of a pipeline over ``pp`` ranks."""
+    wanted = spec.layout
+    if pp == 1:
+        needless = [
+            Problem(
+                field=f"layout.{name}", message="there is no pipeline: pp is 1", hint=f"leave {name} out, or set pp"
             )
-        return present[: wanted.devices]
-    missing = [index for index in wanted.devices if index not in present]
-    if missing:
-        return Problem(
-            field="layout.devices",
-            message=f"there is no device {', '.join(map(str, missing))} among the {what}",
-            hint="present: " + ", ".join(map(str, present)),
-        )
-    return wanted.devices
+            for name in ("schedule", "stages", "virtual_stages")
+            if getattr(wanted, name) not in {None, 1}
+        ]
+        return needless or _NO_PIPELINE
+    schedule = wanted.schedule or DEFAULT_SCHEDULE
+    virtual_stages = wanted.virtual_stages or usual_virtual_stages(schedule)
+    if problem := virtual_stages_problem(schedule, virtual_stages):
+        return [problem]
+    if unknown := shape_problems(spec.model):
+        return unknown
+    shape = resolve_shape(spec.model, vocabulary=1, sequence_length=1)
+    problems = stage_problems(wanted, shape.layers, pp, virtual_stages)
+    if problems:
+        return problems
+    stages = wanted.stages or even_stages(shape.layers, pp * virtual_stages, shape.layer_groups)
+    return schedule, virtual_stages, stages
+
+
+def _precision_problems(wanted: LayoutSpec, kind: str) -> list[Problem]:
+    if wanted.precision not in {"fp16-mixed", "fp8"} or kind == "cuda":
+        return []
+    why = "needs a CUDA device" if wanted.precision == "fp8" else "needs the loss scaling that is there for CUDA"
+    message = f"{wanted.precision} {why}, and this layout is for {kind}"
+    return [Problem(field="layout.precision", message=message, hint='choose "bf16-mixed" or "fp32"')]
+
+
+def _no_scaler_in_a_pipeline() -> Problem:
+    message = "fp16-mixed scales the loss, which the stages of a pipeline do not share"
+    return Problem(field="layout.precision", message=message, hint='choose "bf16-mixed", or no pipeline')

@@ -17,6 +17,7 @@ LARGEST = {
     "model.vocabulary": 2**24,
     "model.positions": 2**24,
     "model.layers": 2**14,
+    "model.layer_groups": 2**14,
     "model.hidden": 2**20,
     "model.heads": 2**16,
     "model.kv_heads": 2**16,
@@ -28,8 +29,13 @@ LARGEST = {
     "layout.dp_shard": 2**20,
     "layout.cp": 2**20,
     "layout.tp": 2**20,
+    "layout.virtual_stages": 2**14,
+    "layout.stages": 2**14,
     "layout.micro_batch": 2**20,
+    "layout.micro_batches": 2**20,
     "layout.accumulation": 2**20,
+    "layout.checkpoint_every": 2**14,
+    "layout.loss_chunks": 2**24,
     "layout.devices": 2**20,
     "layout.threads_per_worker": 2**16,
 }
@@ -56,9 +62,11 @@ def _within(
     for name in part.__struct_fields__:
         value, field = getattr(part, name), prefix + name
         most = LARGEST.get(field, LARGEST_COUNT)
-        if field != "seed" and isinstance(value, int) and not isinstance(value, bool) and abs(value) > most:
-            shown = f"{value}" if abs(value) < 10**20 else "a number of more than 20 digits"
-            message = f"must be at most {most}, not {shown}" if value > 0 else f"must not be negative, as {shown} is"
+        numbers = [number for number in (value if isinstance(value, tuple) else (value,)) if type(number) is int]
+        outside = next((number for number in numbers if abs(number) > most), None)
+        if field != "seed" and outside is not None:
+            shown = f"{outside}" if abs(outside) < 10**20 else "a number of more than 20 digits"
+            message = f"must be at most {most}, not {shown}" if outside > 0 else f"must not be negative, as {shown} is"
             problems.append(Problem(field=field, message=message))
             changes[name] = getattr(default, name)
     return (msgspec.structs.replace(part, **changes) if changes else part), bool(changes)

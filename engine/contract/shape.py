@@ -40,7 +40,7 @@ class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
     family: Family
     layers: int
     layer_groups: int | None = None
-    """Sets of weights that the layers share; None: every layer has its own. Layer ``i`` uses set ``i groups // layers``."""
+    """Sets of weights that layers share; None: every layer has its own. Layer ``i`` uses set ``i groups // layers``."""
     hidden: int
     heads: int = 1
     kv_heads: int = 1

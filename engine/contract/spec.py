@@ -145,8 +145,8 @@ class LayoutSpec(_Part, frozen=True, kw_only=True):
     accumulation: int | None = None
     """Micro-batches per device and step; None follows from batch size and micro-batch."""
     checkpointing: Checkpointing = "none"
-    """Activation checkpointing: ``full`` computes a layer again in the backward pass, ``selective`` keeps the results of
-    its matrix products and of attention."""
+    """Activation checkpointing: ``full`` computes a layer again in the backward pass, ``selective`` keeps the results
+    of its matrix products and of attention."""
     checkpoint_every: int = 1
     """Only every so many layers."""
     loss_chunks: int = 1

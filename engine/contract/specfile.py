@@ -203,6 +203,8 @@ def _convert_field(dotted: str, value: Any, kind: Any, problems: list[Problem]) 
     if value in (NULLED, "") and optional:
         return None
     try:
+        if isinstance(value, str):
+            value = _list_of(value, kind)
         if isinstance(value, int) and not isinstance(value, bool) and kind in (float, float | None):
             value = float(value)
         return msgspec.convert(value, kind)
@@ -212,12 +214,24 @@ def _convert_field(dotted: str, value: Any, kind: Any, problems: list[Problem]) 
         return WRONG
 
 
+def _list_of(text: str, kind: Any) -> Any:
+    """Items between commas where ``kind`` takes a list, so that quotes and brackets need not survive a shell."""
+    items = next((part.__args__[0] for part in getattr(kind, "__args__", ()) if hasattr(part, "__args__")), None)
+    parts = [part.strip().strip("'\"") for part in text.strip().removeprefix("[").removesuffix("]").split(",")]
+    if items is str:
+        return parts
+    if items is int and len(parts) > 1 and all(part.isdecimal() and len(part) < 400 for part in parts):
+        return [int(part) for part in parts]
+    return text
+
+
 _TYPES = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
     str: "text",
-    tuple: "a list of whole numbers",
+    tuple[int, ...]: "a list of whole numbers",
+    tuple[str, ...]: "a list of names",
 }
 
 
@@ -226,5 +240,5 @@ def _wanted(message: str, kind: Any) -> str:
     parts = getattr(kind, "__args__", (kind,))
     if choices := [str(item) for item in parts if isinstance(item, str)]:
         return "choose from " + ", ".join(choices)
-    words = [_TYPES[plain] for part in parts if (plain := getattr(part, "__origin__", part)) in _TYPES]
+    words = [_TYPES[part] for part in parts if part in _TYPES]
     return "it takes " + " or ".join(words) if words else message

@@ -70,7 +70,7 @@ def test_a_good_spec_has_no_problems() -> None:
         ("optim.beta2=1", "optim.beta2"),
         ("optim.label_smoothing=1", "optim.label_smoothing"),
         ("optim.clip_norm=-1", "optim.clip_norm"),
-        ("layout.tp=2", "layout.tp"),
+        ("layout.tp=0", "layout.tp"),
         ("layout.pp=0", "layout.pp"),
         ("layout.devices=0", "layout.devices"),
         ("layout.devices=[0,0]", "layout.devices"),
@@ -146,7 +146,7 @@ def test_all_healthy_accelerators_are_taken() -> None:
 @pytest.mark.parametrize(
     ("machine", "overrides", "field", "text"),
     [
-        (CPU, ["layout.devices=5"], "layout.devices", "this machine has 4 worker slots"),
+        (CPU, ["layout.devices=9"], "layout.devices", "this machine has 8 CPU worker slots"),
         (TWO_GPUS, ["layout.devices=3"], "layout.devices", "has 2 cuda devices"),
         (TWO_GPUS, ["layout.devices=[2]"], "layout.devices", "no device 2"),
         (CPU, ["layout.accelerator=cuda"], "layout.accelerator", "no usable cuda device"),
@@ -154,7 +154,7 @@ def test_all_healthy_accelerators_are_taken() -> None:
         (CPU, ["layout.devices=3", "optim.batch_size=32"], "optim.batch_size", "do not divide among 3"),
         (CPU, ["optim.batch_size=8", "layout.micro_batch=3"], "layout.micro_batch", "is not the batch size 8"),
         (CPU, ["optim.batch_size=8", "layout.micro_batch=16"], "layout.micro_batch", "is not the batch size 8"),
-        (CPU, ["layout.dp_replicate=2"], "layout.dp_replicate", "2 replicas need 2 devices"),
+        (TWO_GPUS, ["layout.dp_replicate=4"], "layout.dp_replicate", "dp_replicate = 4 needs 4 devices, and 2 are"),
     ],
 )
 def test_layouts_that_the_machine_cannot_run(machine: Machine, overrides: list[str], field: str, text: str) -> None:

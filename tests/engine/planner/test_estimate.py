@@ -173,7 +173,7 @@ def test_a_budget_or_a_rate_that_is_wrong_does_not_hide_the_memory() -> None:
         ({"layout": LayoutSpec(devices=9)}, {"layout.devices"}),
         ({"optim": OptimSpec(batch_size=0)}, {"optim.batch_size"}),
         ({"data": DataSpec(sequence_length=0)}, {"data.sequence_length"}),
-        ({"model": ModelSpec(preset="llama-1m", heads=5), "layout": LayoutSpec(tp=2)}, {"model.heads", "layout.tp"}),
+        ({"model": ModelSpec(preset="llama-1m", heads=5), "layout": LayoutSpec(tp=3)}, {"model.heads", "layout.tp"}),
     ],
 )
 def test_what_leaves_nothing_to_estimate_is_said_all_at_once(parts: dict[str, object], fields: set[str]) -> None:
