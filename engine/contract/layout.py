@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal, cast
+from typing import Final, Literal
 
 import msgspec
 
@@ -126,7 +126,7 @@ def resolve_layout(spec: RunSpec, machine: Machine) -> Layout | list[Problem]:
         return problems
     micro_batches, accumulation = batch
     return Layout(
-        strategy=_named(wanted.strategy, sizes),
+        strategy=_named(wanted.strategy) or described(sizes),
         accelerator=kind,
         device_indices=indices,
         hosts=wanted.hosts,
@@ -147,10 +147,13 @@ def resolve_layout(spec: RunSpec, machine: Machine) -> Layout | list[Problem]:
     )
 
 
-def _named(strategy: Strategy, sizes: Mapping[str, int]) -> ChosenStrategy:
-    """The name that a person chose, or that of what the sizes make."""
-    if strategy not in {"auto", "hybrid"}:
-        return cast("ChosenStrategy", strategy)
+def _named(strategy: Strategy) -> ChosenStrategy | None:
+    """The name that a person chose; None where it says nothing of what comes out."""
+    return None if strategy == "auto" or strategy == "hybrid" else strategy  # noqa: PLR1714 - narrows the type
+
+
+def described(sizes: Mapping[str, int]) -> ChosenStrategy:
+    """The name of what the sizes of the axes make."""
     used = tuple(axis for axis, size in sizes.items() if size > 1)
     return _NAMES.get(used, "hybrid")
 

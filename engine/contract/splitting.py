@@ -65,7 +65,7 @@ def _tensor(shape: ModelShape, layout: Layout) -> Iterator[Problem]:
             field="model.feed_forward",
             message=f"an MLP of width {shape.feed_forward} cannot be split over tp = {tp}",
             hint=f"set model.feed_forward = {_next(shape.feed_forward, tp)}, "
-            f"or choose tp from {_listed(divisors(gcd(*fitting[-1:], shape.feed_forward), tp))}",
+            f"or choose tp from {_listed(divisors(gcd(fitting[-1], shape.feed_forward), fitting[-1]))}",
         )
     if shape.vocabulary % tp:
         yield Problem(
