@@ -84,6 +84,8 @@ _WORDS: dict[type, Callable[[Any], _Told | None]] = {
     CommandDone: _command,
     Launched: lambda event: ("info", f"started the {event.what} process (pid {event.pid})"),
     Detached: lambda event: (
-        "info", f"cut loose from its terminal with {event.how} (pid {event.pid} on {event.host})"
+        "info",
+        f"begun as a Slurm job on {event.host} (pid {event.pid})" if event.how == "slurm"
+        else f"cut loose from its terminal with {event.how} (pid {event.pid} on {event.host})",
     ),
 }  # fmt: skip

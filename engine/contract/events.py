@@ -46,9 +46,9 @@ class Launched(Event, kw_only=True, tag="launched"):
 
 
 class Detached(Event, kw_only=True, tag="detached"):
-    """How the supervisor was cut loose from the terminal."""
+    """How the supervisor was cut loose from the terminal; ``slurm``: it is the process of a batch job."""
 
-    how: Literal["setsid", "systemd-run"]
+    how: Literal["setsid", "systemd-run", "slurm"]
     pid: int
     host: str
 

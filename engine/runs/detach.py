@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-How = Literal["setsid", "systemd-run"]
+How = Literal["setsid", "systemd-run", "slurm"]
+"""``slurm``: not at all, as the batch system keeps it."""
 
 _PLACES = ("/usr/lib/systemd", "/lib/systemd", "/usr/local/lib/systemd", "/run/systemd", "/etc/systemd")
 """Later ones win (logind.conf(5))."""
@@ -53,7 +54,7 @@ def prefix(how: How) -> list[str]:
 
 def warning(how: How) -> str | None:
     """What a person should know about the way that is in force; None where there is nothing."""
-    if not kills_user_processes():
+    if how == "slurm" or not kills_user_processes():
         return None
     user = getpass.getuser()
     if how == "systemd-run" and (LINGER / user).exists():

@@ -15,6 +15,7 @@ import json
 import os
 import resource
 import signal
+import stat
 import sys
 import time
 from pathlib import Path
@@ -44,7 +45,9 @@ class Guard:
         self._record_file = record
         self._parent = os.getppid()
         self._child = 0
-        self._facts: dict[str, Any] = {"rank": int(os.environ.get("RANK", "0")), "guard": os.getpid()}
+        self._facts: dict[str, Any] = {
+            "rank": int(os.environ.get("RANK", "0")), "guard": os.getpid(), "host": os.uname().nodename,
+        }  # fmt: skip
 
     def run(self) -> int:
         """The command's wait status."""
@@ -110,11 +113,12 @@ class Guard:
 
 
 def _output_size() -> int | None:
-    """How long the log is now: what comes later is not of this process."""
+    """How long the log is now: what comes later is not of this process. None where the output is no file."""
     try:
-        return os.fstat(1).st_size
+        found = os.fstat(1)
     except OSError:
         return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def main(arguments: list[str]) -> int:

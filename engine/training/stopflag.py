@@ -11,16 +11,17 @@ WHY_STOP = ("asked by a signal", "the process that watched over it is gone")
 
 
 class StopFlag:
-    """Set by SIGTERM and SIGINT, and when the launcher of this worker is gone. A handler does nothing else.
+    """Set by SIGTERM, SIGINT and SIGUSR1, and when the launcher of this worker is gone. A handler does nothing else.
 
     A detached run has its own session, so that the ctrl-c of a terminal never gets here; who starts
-    torchrun by hand and presses ctrl-c wants the training to end, and it ends with a checkpoint.
+    torchrun by hand and presses ctrl-c wants the training to end, and it ends with a checkpoint. SIGUSR1 is how
+    batch systems say that a job's time is nearly over.
     """
 
     def __init__(self, *, watch_parent: bool) -> None:
         self._signalled = False
         self._parent = os.getppid() if watch_parent else None
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
