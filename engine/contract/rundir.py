@@ -142,7 +142,8 @@ class WorkerError(msgspec.Struct, frozen=True, kw_only=True):
 class CheckpointManifest(msgspec.Struct, frozen=True, kw_only=True):
     """What makes a checkpoint folder complete; written last."""
 
-    schema: int = 1
+    schema: int = 2
+    """1: ``model.safetensors`` and ``optimiser.safetensors``, whole. 2: pieces, found by ``tensors.json``."""
     step: int
     samples: int
     """Global index of the next sample."""

@@ -1,28 +1,29 @@
-"""Checkpoints: written aside, synced, verified by digest, never unpickled.
+"""Checkpoints on disk: what they are of, whether they are sound, and their way back into a network.
 
-A folder holds ``model.safetensors``, ``optimiser.safetensors``, ``training.json`` (what it is a checkpoint of)
-and, written last, ``manifest.json`` with size and digest of the others. Every random choice of a training is a
-function of seed, step and rank, so there is no generator state to keep.
+A folder holds the tensors of model and optimiser, in one safetensors file each for every rank that wrote some,
+``tensors.json`` (where which piece is), ``training.json`` (what it is a checkpoint of) and, written last,
+``manifest.json`` with size and digest of the others. Nothing in it is ever unpickled. Every random choice of a training
+is a function of seed, step and rank: there is no generator state to keep. ``engine.training.checkpointer`` writes them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import distributed, nn
+from torch.distributed import ProcessGroup
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict_loader import load
 from torch.optim import Optimizer
 
-from engine.contract.durable import sync_folder, write_durably
-from engine.contract.errors import CheckpointError
+from engine.contract.errors import CheckpointError, TraindeckError
 from engine.contract.records import UNREADABLE
 from engine.contract.rundir import (
     CHECKPOINT_MANIFEST,
@@ -32,12 +33,15 @@ from engine.contract.rundir import (
     complete_checkpoints,
 )
 from engine.contract.shape import ModelShape
-from engine.training.tensors import model_tensors, optimiser_tensors, restore_model, restore_optimiser
+from engine.training.checkpoint_index import MODEL, OPTIMISER, Index, group_of, read_index
+from engine.training.checkpoint_plan import OTHER_MODEL, Target, TargetPlanner
+from engine.training.checkpoint_storage import ShardReader
+from engine.training.tensors import every_model_tensor, every_optimiser_tensor, match_optimiser, model_tensors
 
-MODEL = "model.safetensors"
-OPTIMISER = "optimiser.safetensors"
 CONTENT = "training.json"
-OTHER_MODEL = "The checkpoint is of another model"
+SCHEMA = 2
+"""Of the manifests that are written. The first had one file for each group and no ``tensors.json``."""
+OTHER_OPTIMISER = "The checkpoint is of another optimiser"
 
 Record = TypeVar("Record", bound=msgspec.Struct)
 
@@ -60,6 +64,16 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     elapsed_seconds: float
 
 
+class NewerCheckpointError(CheckpointError):
+    """A checkpoint in a form that is not known yet: nothing is wrong with it."""
+
+
+class _Schema(msgspec.Struct):
+    """The one field of a manifest that says how to read the others."""
+
+    schema: int = 1
+
+
 def save_checkpoint(
     run: RunDirectory,
     model: nn.Module,
@@ -68,45 +82,140 @@ def save_checkpoint(
     position: Position,
     validation_loss: float | None = None,
 ) -> Path:
-    """Write ``checkpoints/step-<n>`` and return it; it replaces one of the same step.
+    """Write ``checkpoints/step-<n>`` from this process alone, wait for it and return it. Raises CheckpointError."""
+    from engine.training.checkpointer import Checkpointer, Failed  # noqa: PLC0415
 
-    Raises CheckpointError when it cannot be written (a full disk); what was there before is untouched then.
-    """
-    folder = run.checkpoints / f"step-{position.step}"
-    aside = run.checkpoints / f".{folder.name}.partial-{uuid.uuid4().hex[:8]}"
-    try:
-        run.checkpoints.mkdir(mode=0o700, exist_ok=True)
-        aside.mkdir(mode=0o700)
-        _save_tensors(model_tensors(model), aside / MODEL)
-        _save_tensors(optimiser_tensors(model, optimiser), aside / OPTIMISER)
-        (aside / CONTENT).write_bytes(msgspec.json.format(msgspec.json.encode(content)))
-        manifest = CheckpointManifest(
-            step=position.step,
-            samples=position.samples,
-            tokens=position.tokens,
-            elapsed_seconds=position.elapsed_seconds,
-            validation_loss=validation_loss,
-            files={path.name: _sync_and_digest(path) for path in sorted(aside.iterdir())},
-        )
-        write_durably(aside / CHECKPOINT_MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)))
-        _put_in_place(aside, folder)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise CheckpointError(
-            f"The checkpoint of step {position.step} was not written",
-            str(error),
-            f"Make room on the disk of {run.checkpoints}; earlier checkpoints are kept",
-        ) from error
-    return folder
+    checkpointer = Checkpointer(run, alone=True)
+    checkpointer.begin([model], optimiser, content, position, validation_loss)
+    for result in checkpointer.wait():
+        if isinstance(result, Failed):
+            raise result.error
+    return run.checkpoints / f"step-{position.step}"
 
 
 def load_checkpoint(
-    folder: Path, model: nn.Module, content: Content, optimiser: Optimizer | None = None
+    folder: Path,
+    parts: Sequence[nn.Module] | nn.Module,
+    content: Content,
+    optimiser: Optimizer | None = None,
+    group: ProcessGroup | None = None,
 ) -> CheckpointManifest:
-    """Restore ``model`` and, if given, ``optimiser`` from ``folder``.
+    """Restore what this rank holds of the network and, if given, of its optimiser: only that is read.
 
-    Raises CheckpointError if it is of another model or optimiser than ``content`` says. Does not verify digests.
+    With a ``group``, all its ranks call this, and an error of one is raised on all. Raises CheckpointError if the
+    checkpoint is of another model or optimiser than ``content`` says. Does not verify digests.
     """
+    parts = [parts] if isinstance(parts, nn.Module) else parts
+    with together(group):
+        manifest = read_manifest(folder)
+        _compare(folder, content, optimiser)
+        index = read_index(folder, manifest.files)
+    names = everywhere(list(model_tensors(parts)), group)
+    with together(group):
+        for name in sorted(names ^ index[MODEL].keys()):
+            where = "the checkpoint lacks" if name in names else "the model has no"
+            raise CheckpointError(OTHER_MODEL, f"{where} tensor {name}")
+        # All ranks make the memory of their optimisers here, which may be work in common.
+        if optimiser is not None:
+            match_optimiser(parts, optimiser, frozenset(index[OPTIMISER]))
+    with together(group):
+        _read_tensors(folder, index, parts, optimiser)
+    return manifest
+
+
+def verify_checkpoint(folder: Path, groups: Sequence[str] = (MODEL, OPTIMISER)) -> CheckpointManifest:
+    """The manifest of ``folder``, once the files that hold ``groups`` have the size and digest that it names.
+
+    Raises CheckpointError naming the file that is damaged.
+    """
+    manifest = read_manifest(folder)
+    wanted = {name: file for name, file in manifest.files.items() if group_of(name) in {"", *groups}}
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # digesting leaves Python's lock
+        found = {name: pool.submit(digest_file, folder / name) for name in wanted}
+        for name, expected in wanted.items():
+            try:
+                is_sound = found[name].result() == expected
+            except OSError as error:
+                raise CheckpointError(f"{folder.name} is damaged", f"{name}: {error.strerror or error}") from None
+            if not is_sound:
+                raise CheckpointError(f"{folder.name} is damaged", f"{name} is not what was written")
+    return manifest
+
+
+def find_sound(run: RunDirectory) -> tuple[Path | None, list[tuple[Path, CheckpointError]]]:
+    """The newest checkpoint that verifies, and what is wrong with those after it.
+
+    Raises NewerCheckpointError where the newest was written by a newer Traindeck: going on from an older one would
+    throw its work away unasked.
+    """
+    problems = []
+    for folder in reversed(complete_checkpoints(run)):
+        try:
+            verify_checkpoint(folder)
+        except NewerCheckpointError:
+            raise
+        except CheckpointError as error:
+            problems.append((folder, error))
+            continue
+        return folder, problems
+    return None, problems
+
+
+def read_manifest(folder: Path) -> CheckpointManifest:
+    """The manifest of ``folder``. Raises CheckpointError where it is missing, damaged or of a newer schema."""
+    path = folder / CHECKPOINT_MANIFEST
+    schema = _read(path, _Schema).schema
+    if schema > SCHEMA:
+        raise NewerCheckpointError(
+            "The checkpoint was written by a newer Traindeck",
+            f"{folder.name} has schema {schema}, and this Traindeck knows those up to {SCHEMA}",
+            "Update Traindeck on this machine",
+        )
+    return _read(path, CheckpointManifest)
+
+
+def read_content(folder: Path) -> Content:
+    """What ``folder`` is a checkpoint of. Raises CheckpointError where that cannot be read."""
+    return _read(folder / CONTENT, Content)
+
+
+def digest_file(path: Path) -> FileDigest:
+    """Size and digest of a file as it is now. Raises OSError."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, _new_digest)
+        return FileDigest(bytes=file.tell(), digest=digest.hexdigest())
+
+
+@contextmanager
+def together(group: ProcessGroup | None) -> Iterator[None]:
+    """Raise on all ranks of ``group`` what a person can cause on one, so that none waits for the others in vain."""
+    problem: TraindeckError | None = None
+    try:
+        yield
+    except TraindeckError as error:
+        problem = error
+    if group is not None:
+        told: list[tuple[str, str, str] | None] = [None] * distributed.get_world_size(group)
+        mine = None if problem is None else (problem.title, problem.message, problem.hint)
+        distributed.all_gather_object(told, mine, group=group)
+        first = next((words for words in told if words is not None), None)
+        if first is not None and problem is None:
+            problem = CheckpointError(*first)
+    if problem is not None:
+        raise problem
+
+
+def everywhere(names: Sequence[str], group: ProcessGroup | None) -> set[str]:
+    """The ``names`` of all ranks."""
+    if group is None:
+        return set(names)
+    told: list[Sequence[str]] = [()] * distributed.get_world_size(group)
+    distributed.all_gather_object(told, names, group=group)
+    return set().union(*told)
+
+
+def _compare(folder: Path, content: Content, optimiser: Optimizer | None) -> None:
+    """Raise CheckpointError naming the first thing in which the checkpoint differs from ``content``."""
     saved = read_content(folder)
     for field in ModelShape.__struct_fields__:
         was, now = getattr(saved.shape, field), getattr(content.shape, field)
@@ -118,53 +227,22 @@ def load_checkpoint(
             )
     if optimiser is not None and saved.optimiser != content.optimiser:
         raise CheckpointError(
-            "The checkpoint is of another optimiser",
+            OTHER_OPTIMISER,
             f"{folder.name} was trained with {saved.optimiser}, and the spec says {content.optimiser}",
             "Put optim.name back as it was, or start a new run",
         )
-    restore_model(model, _load_tensors(folder / MODEL))
+
+
+def _read_tensors(folder: Path, index: Index, parts: Sequence[nn.Module], optimiser: Optimizer | None) -> None:
+    """Copy into this rank's tensors their ranges of the checkpoint. Raises CheckpointError."""
+    targets = [Target.of(MODEL, named) for named in every_model_tensor(parts)]
     if optimiser is not None:
-        restore_optimiser(model, optimiser, _load_tensors(folder / OPTIMISER))
-    return read_manifest(folder)
-
-
-def verify_checkpoint(folder: Path) -> CheckpointManifest:
-    """The manifest of ``folder``, once every file has the size and digest that it names.
-
-    Raises CheckpointError naming the file that is damaged.
-    """
-    manifest = read_manifest(folder)
-    for name, expected in manifest.files.items():
-        try:
-            found = _digest(folder / name)
-        except OSError as error:
-            raise CheckpointError(f"{folder.name} is damaged", f"{name}: {error.strerror or error}") from None
-        if found != expected:
-            raise CheckpointError(f"{folder.name} is damaged", f"{name} is not what was written")
-    return manifest
-
-
-def read_manifest(folder: Path) -> CheckpointManifest:
-    """The manifest of ``folder``. Raises CheckpointError where it is missing or damaged."""
-    return _read(folder / CHECKPOINT_MANIFEST, CheckpointManifest)
-
-
-def read_content(folder: Path) -> Content:
-    """What ``folder`` is a checkpoint of. Raises CheckpointError where that cannot be read."""
-    return _read(folder / CONTENT, Content)
-
-
-def find_sound(run: RunDirectory) -> tuple[Path | None, list[tuple[Path, CheckpointError]]]:
-    """The newest checkpoint that verifies, and what is wrong with those after it."""
-    problems = []
-    for folder in reversed(complete_checkpoints(run)):
-        try:
-            verify_checkpoint(folder)
-        except CheckpointError as error:
-            problems.append((folder, error))
-            continue
-        return folder, problems
-    return None, problems
+        targets += [Target.of(OPTIMISER, named) for named in every_optimiser_tensor(parts, optimiser)]
+    try:
+        load({}, storage_reader=ShardReader(folder, index), planner=TargetPlanner(targets), no_dist=True)
+    except CheckpointException as error:  # which torch raises for whatever was raised on the way
+        for cause, _ in error.failures.values():
+            raise cause from None
 
 
 def _read(path: Path, kind: type[Record]) -> Record:
@@ -176,38 +254,5 @@ def _read(path: Path, kind: type[Record]) -> Record:
         raise CheckpointError(f"{path.parent.name} is damaged", f"{path.name}: {error}") from None
 
 
-def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path)
-
-
-def _load_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path.parent.name} is damaged", f"{path.name}: {error}") from None
-    return tensors
-
-
-def _put_in_place(aside: Path, folder: Path) -> None:
-    """Rename ``aside`` to ``folder``; a folder of that name steps back first and goes only when all is done."""
-    former = None
-    if folder.exists():
-        former = folder.with_name(f".{folder.name}.former-{uuid.uuid4().hex[:8]}")
-        folder.rename(former)
-    aside.rename(folder)
-    sync_folder(folder.parent)
-    if former is not None:
-        shutil.rmtree(former, ignore_errors=True)
-
-
-def _sync_and_digest(path: Path) -> FileDigest:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    path.chmod(0o600)
-    return _digest(path)
-
-
-def _digest(path: Path) -> FileDigest:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
-        return FileDigest(bytes=file.tell(), digest=digest.hexdigest())
+def _new_digest() -> hashlib.blake2b:
+    return hashlib.blake2b(digest_size=16)

@@ -1,67 +1,131 @@
-"""A network and its optimiser as flat dictionaries of named tensors, and back."""
+"""The parts of a network on one rank, and their optimiser, as named tensors.
+
+A rank holds one part of the network, or one for each of its pipeline stages; names are those of the whole network.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from engine.contract.errors import CheckpointError
+from engine.model.decoder import Decoder
+
+HEAD, EMBEDDING = "head.weight", "embedding.weight"
 
 
-def model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers by name, each once: a tied table goes by its first name."""
-    seen: set[int] = set()
-    tensors: dict[str, Tensor] = {}
-    for name, value in model.state_dict(keep_vars=True).items():
-        if id(value) not in seen:
-            seen.add(id(value))
-            tensors[name] = value.detach()
-    return tensors
+class Named(NamedTuple):
+    """A tensor of this rank under its name in the whole network."""
+
+    name: str
+    tensor: Tensor
+    """Detached from autograd; changing it changes the network."""
+    is_copy: bool
+    """Whether another tensor, maybe on another rank, is the one to be saved: a table tied across pipeline stages."""
 
 
-@torch.no_grad()
-def restore_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy ``tensors`` into ``model``. Raises CheckpointError naming the first tensor that does not fit."""
-    own = model_tensors(model)
-    for name in sorted(own.keys() ^ tensors.keys()):
-        where = "the checkpoint lacks" if name in own else "the model has no"
-        raise CheckpointError("The checkpoint is of another model", f"{where} tensor {name}")
-    for name, target in own.items():
-        if target.shape != tensors[name].shape:
-            raise CheckpointError(
-                "The checkpoint is of another model",
-                f"{name} is {tuple(tensors[name].shape)} in the checkpoint and {tuple(target.shape)} in the model",
-            )
-        target.copy_(tensors[name])
+def named_parameters(parts: Sequence[nn.Module]) -> dict[str, Parameter]:
+    """Parameters by name, each once: a tied table goes by the name of the embedding, wherever it is.
+
+    Where a rank holds the first and the last stage, its two equal copies of that table go by one name, and this has
+    the first of them.
+    """
+    found: dict[str, Parameter] = {}
+    for name, value, _ in _members(parts):
+        if isinstance(value, Parameter):
+            found.setdefault(name, value)
+    return found
 
 
-def optimiser_tensors(model: nn.Module, optimiser: Optimizer) -> dict[str, Tensor]:
+def model_tensors(parts: Sequence[nn.Module] | nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers by name, each once, detached."""
+    found: dict[str, Tensor] = {}
+    for name, value, _ in every_model_tensor([parts] if isinstance(parts, nn.Module) else parts):
+        found.setdefault(name, value)
+    return found
+
+
+def every_model_tensor(parts: Sequence[nn.Module]) -> list[Named]:
+    """Parameters and persistent buffers with all copies of a tied table."""
+    return [Named(name, value.detach(), is_copy) for name, value, is_copy in _members(parts)]
+
+
+def optimiser_tensors(parts: Sequence[nn.Module], optimiser: Optimizer) -> dict[str, Tensor]:
     """The optimiser's memory as ``<parameter>:<what>``, for example ``head.weight:exp_avg``.
 
     What the spec says (rates, decay, betas) is not in it: a resumed run takes that from its spec.
     """
-    tensors = {}
-    for name, parameter in model.named_parameters():
-        for what, value in optimiser.state.get(parameter, {}).items():
-            if isinstance(value, Tensor):
-                tensors[f"{name}:{what}"] = value.detach()
-    return tensors
+    found: dict[str, Tensor] = {}
+    for name, value, _ in every_optimiser_tensor(parts, optimiser):
+        found.setdefault(name, value)
+    return found
 
 
-def restore_optimiser(model: nn.Module, optimiser: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give ``optimiser`` the memory in ``tensors``. Raises CheckpointError for parameters it does not have."""
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    places: dict[str, int] = {}
+def every_optimiser_tensor(parts: Sequence[nn.Module], optimiser: Optimizer) -> list[Named]:
+    """The optimiser's memory with that of all copies of a tied table."""
+    return [
+        Named(f"{name}:{what}", value.detach(), is_copy)
+        for name, parameter, is_copy in _members(parts)
+        for what, value in optimiser.state.get(parameter, {}).items()
+        if isinstance(value, Tensor)
+    ]
+
+
+def match_optimiser(parts: Sequence[nn.Module], optimiser: Optimizer, saved: frozenset[str]) -> None:
+    """Give ``optimiser`` memory of the form that it has after an update, for the tensors named in ``saved``.
+
+    The values are still to be read. A parameter that had no memory when it was saved has none again. Raises
+    CheckpointError where the optimiser keeps other things of a parameter than the saved one did.
+    """
+    if saved and not optimiser.state:
+        _make_memory(optimiser)
+    own: dict[str, set[str]] = {}
+    for name, parameter, _ in _members(parts):
+        if parameter not in optimiser.state:
+            continue
+        keys = {f"{name}:{what}" for what, value in optimiser.state[parameter].items() if isinstance(value, Tensor)}
+        if keys and keys.isdisjoint(saved):
+            del optimiser.state[parameter]
+        else:
+            own[name] = keys
+    for key in sorted(saved.union(*own.values())):
+        mine = own.get(key.rpartition(":")[0])
+        if mine is not None and (key in mine) != (key in saved):
+            where = "the checkpoint lacks" if key in mine else "the optimiser has no"
+            raise CheckpointError("The checkpoint is of another optimiser", f"{where} tensor {key}")
+
+
+def _make_memory(optimiser: Optimizer) -> None:
+    """Let ``optimiser`` make its memory by an update that changes nothing: with gradients and rates of zero.
+
+    Only the optimiser knows on which device, in which type and with which placement it keeps what. The weights are
+    read after this, so that not even a rounding of it stays. After ``torch.distributed.checkpoint.state_dict``.
+    """
+    rates = [group["lr"] for group in optimiser.param_groups]
     for group in optimiser.param_groups:
+        group["lr"] = torch.zeros_like(group["lr"]) if isinstance(group["lr"], Tensor) else 0.0
         for parameter in group["params"]:
-            places[names[id(parameter)]] = len(places)  # torch numbers parameters in the order of the groups
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        name, _, what = key.rpartition(":")
-        if name not in places:
-            raise CheckpointError("The checkpoint is of another model", f"the optimiser has no parameter {name}")
-        state.setdefault(places[name], {})[what] = value
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+            if parameter.requires_grad:
+                parameter.grad = torch.zeros_like(parameter)
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    for group, rate in zip(optimiser.param_groups, rates, strict=True):
+        group["lr"] = rate
+
+
+def _members(parts: Sequence[nn.Module]) -> Iterator[tuple[str, Tensor, bool]]:
+    """Name, parameter or buffer, whether it is a copy. Asking for the state makes fully sharded modules reshard."""
+    seen: set[int] = set()
+    for part in parts:
+        is_tied = isinstance(part, Decoder) and part.shape.tied_embeddings
+        for name, value in part.state_dict(keep_vars=True).items():
+            if id(value) in seen:
+                continue  # two names of one tensor
+            seen.add(id(value))
+            is_copy = is_tied and name == HEAD
+            yield (EMBEDDING if is_copy else name), value, is_copy
