@@ -111,7 +111,8 @@ def test_hosts_multiply_the_devices_and_hold_the_shards_of_hsdp() -> None:
         (TWO_CORES, ["layout.strategy=hsdp"], "layout.strategy", "at least 4 devices or CPU workers, and there are 2"),
         (TWO_CORES, ["layout.dp_shard=9"], "layout.dp_shard", "this machine has 8 CPU worker slots"),
         (TWO_CORES, ["layout.strategy=tensor", "layout.tp=1"], "layout.strategy", "tp = 1 is asked for"),
-        (TWO_CORES, ["layout.tp=3", "model.heads=8", "model.kv_heads=8", "model.feed_forward=513", "data.sequence_length=255"],
+        (TWO_CORES, ["layout.tp=3", "model.heads=8", "model.kv_heads=8", "model.feed_forward=513",
+                     "data.sequence_length=255"],
          "layout.tp",
          "8 attention heads cannot be split over tp = 3 (choose tp from 1, 2, 4, 8)"),
         (TWO_CORES, ["layout.tp=4", "model.kv_heads=2"], "layout.tp",
@@ -195,7 +196,7 @@ def test_the_schedules_take_what_those_of_torch_take(schedule: str, pp: int) -> 
         stages = [PipelineStage(nn.Linear(1, 1), at, last + 1, torch.device("cpu")) for at in mine]
         single = schedule in {"gpipe", "1f1b"}
         try:
-            kinds[schedule](stages[0] if single else stages, n_microbatches=count, loss_fn=lambda x, _: x)  # type: ignore[arg-type]
+            kinds[schedule](stages[0] if single else stages, n_microbatches=count, loss_fn=lambda x, _: x)
         except ValueError:
             return False
         return True
