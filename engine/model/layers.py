@@ -9,13 +9,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.contract.shape import ModelShape
-from engine.model.rmsnorm import RMSNorm
+from engine.model.rmsnorm import RMSNorm, as_precise
+
+
+class LayerNorm(nn.LayerNorm):
+    """LayerNorm (Ba et al. 2016), in the precision of the stream even where its parameters are in a lower one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = as_precise(self.weight, x)
+        bias = None if self.bias is None else as_precise(self.bias, x)
+        return functional.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
 
 
 def make_norm(shape: ModelShape) -> nn.Module:
-    """LayerNorm (Ba et al. 2016) or RMSNorm over the hidden size."""
+    """LayerNorm or RMSNorm over the hidden size."""
     if shape.norm == "layernorm":
-        return nn.LayerNorm(shape.hidden, eps=shape.norm_eps, bias=shape.bias)
+        return LayerNorm(shape.hidden, eps=shape.norm_eps, bias=shape.bias)
     return RMSNorm(shape.hidden, eps=shape.norm_eps)
 
 

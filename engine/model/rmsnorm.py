@@ -28,7 +28,12 @@ class RMSNorm(nn.RMSNorm):
         )
         if by_hand:
             return _CpuRMSNorm.apply(x, self.weight, self.eps)  # type: ignore[no-any-return, no-untyped-call]  # torch's
-        return functional.rms_norm(x, self.normalized_shape, self.weight, self.eps)
+        return functional.rms_norm(x, self.normalized_shape, as_precise(self.weight, x), self.eps)
+
+
+def as_precise(parameter: Tensor, x: Tensor) -> Tensor:
+    """``parameter`` in the precision of ``x`` if its own is lower: torch's fused norms take no such mixture."""
+    return parameter.to(x.dtype) if parameter.dtype.itemsize < x.dtype.itemsize else parameter
 
 
 class _CpuRMSNorm(torch.autograd.Function):
