@@ -25,6 +25,8 @@ class Attention(nn.Module):
         self.query = nn.Linear(shape.hidden, shape.heads * shape.head_size, bias=shape.bias)
         self.key = nn.Linear(shape.hidden, shape.kv_heads * shape.head_size, bias=shape.bias)
         self.value = nn.Linear(shape.hidden, shape.kv_heads * shape.head_size, bias=shape.bias)
+        self.mix: nn.Module = CausalAttention()
+        """Replaced where a rank has only a part of the keys."""
         self.output = nn.Linear(shape.heads * shape.head_size, shape.hidden, bias=shape.bias)
 
     def forward(self, x: Tensor, rotation: Rotation | None = None, cache: LayerCache | None = None) -> Tensor:
@@ -38,16 +40,25 @@ class Attention(nn.Module):
         query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
         if cache is not None:
             key, value = cache.append(key, value)
-        mixed = functional.scaled_dot_product_attention(
+        mixed = self.mix(query, key, value, self.dropout if self.training else 0.0)
+        return self.output(mixed.transpose(1, 2).reshape(batch, length, -1))  # type: ignore[no-any-return]  # nn.Module
+
+
+class CausalAttention(nn.Module):
+    """Each query sees the keys up to its own position; queries are the last positions of the keys."""
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
+        """``query`` (batch, heads, seq, head_size), ``key`` and ``value`` (batch, kv_heads, keys, head_size)."""
+        queries, keys = query.shape[2], key.shape[2]
+        return functional.scaled_dot_product_attention(
             query,
             key,
             value,
-            attn_mask=_tail_mask(length, key.shape[2], x.device) if 1 < length < key.shape[2] else None,
-            is_causal=1 < length == key.shape[2],
-            dropout_p=self.dropout if self.training else 0.0,
+            attn_mask=_tail_mask(queries, keys, query.device) if 1 < queries < keys else None,
+            is_causal=1 < queries == keys,
+            dropout_p=dropout,
             enable_gqa=query.shape[1] != key.shape[1],
         )
-        return self.output(mixed.transpose(1, 2).reshape(batch, length, -1))  # type: ignore[no-any-return]  # nn.Module
 
 
 def _tail_mask(queries: int, keys: int, device: torch.device) -> Tensor:

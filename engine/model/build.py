@@ -44,13 +44,19 @@ def initialise(model: nn.Module, shape: ModelShape, seed: int) -> None:
     stage of a pipeline) gets the very weights that it has in the whole.
     """
     for name, parameter in model.named_parameters():
-        digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-        generator = torch.Generator(parameter.device)
-        generator.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-        if shape.family == "lstm":
-            _initialise_lstm(name, parameter, shape, generator)
-        else:
-            _initialise_decoder(name, parameter, shape, generator)
+        draw(name, parameter, shape, seed)
+
+
+@torch.no_grad()
+def draw(name: str, parameter: Tensor, shape: ModelShape, seed: int) -> None:
+    """Draw the first values of the whole parameter ``name`` in place."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    generator = torch.Generator(parameter.device)
+    generator.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    if shape.family == "lstm":
+        _initialise_lstm(name, parameter, shape, generator)
+    else:
+        _initialise_decoder(name, parameter, shape, generator)
 
 
 def _initialise_decoder(name: str, parameter: Tensor, shape: ModelShape, generator: torch.Generator) -> None:

@@ -176,6 +176,13 @@ def config_of(shape: ModelShape, *, dtype: str, eos_id: int | None) -> dict[str,
             "Hugging Face's transformers has no such network",
             "Its weights are in the checkpoints of the run",
         )
+    if shape.weight_sets != shape.layers:
+        raise ModelError(
+            "A model whose layers share weights cannot be exported",
+            f"Hugging Face's {ARCHITECTURES[shape.family]} has weights of its own in each of {shape.layers} layers, "
+            f"this model {shape.weight_sets} set{'s' if shape.weight_sets > 1 else ''} for all of them",
+            "Its weights are in the checkpoints of the run; train without model.layer_groups to export",
+        )
     common = {
         "architectures": [ARCHITECTURES[shape.family]],
         "model_type": shape.family,

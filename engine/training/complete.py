@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from engine.contract.specfile import read_spec
+from engine.model.generation import CachedReader
 from engine.training.answering import Answer, answer
 from engine.training.inputs import open_run
 from engine.training.trained import load_trained
@@ -19,13 +20,13 @@ def complete(arguments: argparse.Namespace) -> Answer:
     trained = load_trained(run, arguments.checkpoint)
     with trained.autocast():
         text = write_text(
-            trained.model,
+            CachedReader(trained.model, spec.data.sequence_length),
+            trained.device,
             trained.data,
             arguments.prompt,
             new_tokens=arguments.tokens,
             temperature=arguments.temperature,
             top_k=arguments.top_k,
-            context=spec.data.sequence_length,
             seed=arguments.seed,
             stop_at_document_end=True,
         )

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any
 
 import torch
 from lightning.fabric import Fabric
-from lightning.fabric.plugins import MixedPrecision
 from lightning.fabric.plugins.environments import LightningEnvironment
-from lightning.fabric.strategies import DDPStrategy
 from torch import distributed
 
 from engine.contract.errors import RunError
 from engine.contract.layout import Layout
-
-COLLECTIVE_TIMEOUT = timedelta(minutes=30)
-"""How long a worker waits for the others; writing a large checkpoint keeps them waiting."""
+from engine.contract.shape import ModelShape
+from engine.parallel.mesh import Mesh
+from engine.parallel.strategy import MeshStrategy
 
 
 def launched_by_torchrun() -> bool:
@@ -26,8 +23,8 @@ def launched_by_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
-def make_fabric(layout: Layout) -> Fabric:
-    """Fabric for this worker, its process group set up.
+def make_fabric(layout: Layout, shape: ModelShape) -> Fabric:
+    """Fabric for this worker, its process groups set up.
 
     Raises RunError where the machine lacks the accelerator or torchrun started another number of workers.
     """
@@ -36,29 +33,21 @@ def make_fabric(layout: Layout) -> Fabric:
     if layout.threads_per_worker is not None:
         torch.set_num_threads(layout.threads_per_worker)
     plugins: list[Any] = [] if launched_by_torchrun() else [LightningEnvironment()]
-    precision = "bf16-mixed" if layout.precision == "bf16-mixed" else "32-true"
-    if precision == "bf16-mixed" and layout.accelerator == "mps":
-        # Fabric takes every accelerator that is not a CPU for CUDA when it sets up autocast.
-        plugins.append(MixedPrecision(precision="bf16-mixed", device="mps"))
     fabric = Fabric(
         accelerator=layout.accelerator,
-        devices=layout.world_size,
-        strategy=_strategy(layout),
-        precision=None if any(isinstance(plugin, MixedPrecision) for plugin in plugins) else precision,
+        devices=len(layout.device_indices) if layout.world_size > 1 else 1,
+        num_nodes=len(layout.hosts or ("",)),
+        strategy=MeshStrategy(layout, tied=shape.tied_embeddings) if layout.world_size > 1 else "auto",
         plugins=plugins,
     )
     fabric.launch()
     return fabric
 
 
-def _strategy(layout: Layout) -> DDPStrategy | str:
-    if layout.world_size == 1:
-        return "auto"
-    return DDPStrategy(
-        process_group_backend="nccl" if layout.accelerator == "cuda" else "gloo",
-        timeout=COLLECTIVE_TIMEOUT,
-        gradient_as_bucket_view=True,
-    )
+def mesh_of(fabric: Fabric) -> Mesh | None:
+    """The mesh of the ranks; None where there is one rank."""
+    strategy = fabric.strategy
+    return strategy.mesh if isinstance(strategy, MeshStrategy) else None
 
 
 def _check_workers(layout: Layout) -> None:
@@ -72,10 +61,10 @@ def _check_workers(layout: Layout) -> None:
 
 
 def _check_accelerator(layout: Layout) -> None:
-    if layout.accelerator == "cuda" and torch.cuda.device_count() < layout.world_size:
+    if layout.accelerator == "cuda" and torch.cuda.device_count() < len(layout.device_indices):
         raise RunError(
             "The devices are not there",
-            f"The layout wants {layout.world_size} CUDA devices, and torch sees {torch.cuda.device_count()}",
+            f"The layout wants {len(layout.device_indices)} CUDA devices here, and torch sees {torch.cuda.device_count()}",
             "See `traindeck devices`; CUDA_VISIBLE_DEVICES hides devices, and torch may lack CUDA",
         )
     if layout.accelerator == "mps" and not torch.backends.mps.is_available():

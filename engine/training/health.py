@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from engine.training.failure import TrainingError
+from engine.training.shards import shard
 
 LARGEST_STREAK = 3
 """So many logged losses in a row that are not finite end a training."""
@@ -15,9 +17,9 @@ ADVICE = "Resume from the last checkpoint with a lower optim.lr or more warm-up;
 
 
 @torch.no_grad()
-def weights_are_finite(model: nn.Module) -> bool:
-    """Whether no parameter holds an infinity or NaN; one pass over the weights."""
-    return all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())
+def weights_are_finite(parts: Sequence[nn.Module]) -> bool:
+    """Whether no parameter, or piece of one on this rank, holds an infinity or NaN; one pass over the weights."""
+    return all(bool(torch.isfinite(shard(parameter)).all()) for part in parts for parameter in part.parameters())
 
 
 class LossWatch:
@@ -26,7 +28,7 @@ class LossWatch:
     def __init__(self) -> None:
         self._streak = 0
 
-    def look(self, loss: float, model: nn.Module) -> str | None:
+    def look(self, loss: float, parts: Sequence[nn.Module]) -> str | None:
         """What to tell about ``loss``; None when it is finite.
 
         Raises TrainingError when no step can mend it: the weights are not finite, or it stays so.
@@ -35,7 +37,7 @@ class LossWatch:
             self._streak = 0
             return None
         self._streak += 1
-        if not weights_are_finite(model):
+        if not weights_are_finite(parts):
             raise TrainingError("The training diverged", f"The loss is {loss}, and so are weights of the model", ADVICE)
         if self._streak >= LARGEST_STREAK:
             raise TrainingError("The training diverged", f"The loss was {loss} {self._streak} times in a row", ADVICE)

@@ -12,7 +12,6 @@ from torch import Tensor
 from engine.contract.errors import CheckpointError
 from engine.contract.events import Ended, Train
 from engine.training.control import Act
-from engine.training.loss import token_loss
 from engine.training.milestones import checkpoint, evaluate, write_sample
 from engine.training.optimiser import set_learning_rate
 from engine.training.pausing import pause
@@ -24,8 +23,8 @@ from engine.training.session import Session
 class StepResult:
     """What one update measured, still on the device."""
 
-    loss: Tensor
-    """Mean cross-entropy of this rank's tokens."""
+    nats: Tensor
+    """Cross-entropy summed over this rank's tokens; 0 where another rank counts them."""
     grad_norm: Tensor | None
     """Of all gradients, before clipping; None where nothing asked for it."""
     rate: float
@@ -91,7 +90,7 @@ def run_steps(session: Session) -> str:
 
 def train_step(session: Session) -> StepResult:
     """One update from ``accumulation`` micro-batches on each rank."""
-    optim, layout, fabric = session.inputs.spec.optim, session.inputs.layout, session.fabric
+    optim, batches = session.inputs.spec.optim, session.batches
     torch.manual_seed(step_seed(session.inputs.spec.seed, session.step, session.ranks.rank))
     rate = learning_rate(
         optim,
@@ -100,44 +99,31 @@ def train_step(session: Session) -> StepResult:
         time_share=session.budget.time_share(session.elapsed_seconds),
     )
     set_learning_rate(session.optimiser, rate)
-    losses = []
-    data_seconds = 0.0
-    for index in range(layout.accumulation):
-        begin = time.perf_counter()
-        tokens, targets = session.batches.micro_batch(session.samples, index)
-        data_seconds += time.perf_counter() - begin
-        is_last = index == layout.accumulation - 1
-        with fabric.no_backward_sync(session.network, enabled=not is_last):
-            objective, loss = token_loss(session.network(tokens), targets, optim.label_smoothing)
-            fabric.backward(objective / layout.accumulation)
-        losses.append(loss)
+    before = batches.seconds
+    sums = session.network.backward(batches.step(session.samples), session.gradient_scale)
+    session.gradients.settle()
     grad_norm = _clip(session)
     session.optimiser.step()
     session.optimiser.zero_grad(set_to_none=True)
-    return StepResult(loss=torch.stack(losses).mean(), grad_norm=grad_norm, rate=rate, data_seconds=data_seconds)
+    return StepResult(nats=sums[1], grad_norm=grad_norm, rate=rate, data_seconds=batches.seconds - before)
 
 
 def _clip(session: Session) -> Tensor | None:
     """The norm of all gradients, and those scaled down if it is above the limit."""
     spec = session.inputs.spec
+    if spec.optim.clip_norm is None and (session.step + 1) % spec.log_every_steps:
+        return None
+    norm = session.gradients.norm()
     if spec.optim.clip_norm is not None:
-        norm: Tensor = session.fabric.clip_gradients(
-            session.network, session.optimiser, max_norm=spec.optim.clip_norm, error_if_nonfinite=False
-        )
-        return norm
-    if (session.step + 1) % spec.log_every_steps == 0:
-        return torch.nn.utils.get_total_norm(
-            [parameter.grad for parameter in session.model.parameters() if parameter.grad is not None]
-        )
-    return None
+        session.gradients.clip(norm, spec.optim.clip_norm)
+    return norm
 
 
 def report(session: Session, result: StepResult, data_seconds: float) -> None:
     """Read the loss from the device, average it over the ranks, and tell how the interval went."""
-    loss = session.ranks.total([float(result.loss)])[0] / session.ranks.size
+    loss = session.ranks.total([float(result.nats)])[0] / session.tokens_per_step
     grad_norm = None if result.grad_norm is None else float(result.grad_norm)
     seconds = session.clock.interval()
-    layout, data = session.inputs.layout, session.inputs.spec.data
     steps = session.step - session.logged_step
     session.logged_step = session.step
     session.reporter.emit(
@@ -147,13 +133,13 @@ def report(session: Session, result: StepResult, data_seconds: float) -> None:
             grad_norm=grad_norm,
             tokens=session.tokens,
             samples=session.samples,
-            tokens_per_second=steps * layout.batch_size * data.sequence_length / seconds,
+            tokens_per_second=steps * session.tokens_per_step / seconds,
             step_seconds=seconds / steps,
             elapsed_seconds=session.elapsed_seconds,
             data_wait_seconds=data_seconds / steps,
         )
     )
-    if problem := session.watch.look(loss, session.model):
+    if problem := session.watch.look(loss, session.network.parts):
         session.reporter.notice(problem, "error")
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import itertools
 import time
 
-from engine.contract.errors import CheckpointError, TraindeckError
+import torch
+
+from engine.contract.errors import TraindeckError
 from engine.contract.events import Checkpoint, CheckpointRemoved, Sample, Validation
 from engine.data.batches import validation_batches
-from engine.training.checkpoint import read_manifest, save_checkpoint
+from engine.training.checkpointer import Failed, Saved
 from engine.training.devices import synchronise
 from engine.training.health import weights_are_finite
 from engine.training.retention import best_checkpoint, remove_checkpoint, superfluous
-from engine.training.scoring import Scores, bytes_per_token, sum_of_nats
+from engine.training.scoring import Scores, bytes_per_token, evaluating
 from engine.training.session import Session
+from engine.training.together import writer_of
 from engine.training.writing import write_text
 
 
@@ -24,21 +27,12 @@ def evaluate(session: Session) -> None:
     """
     if session.validated_step == session.step:
         return
-    spec, layout, data = session.inputs.spec, session.inputs.layout, session.inputs.data
     synchronise(session.device)
     with session.clock.aside():
         begin = time.perf_counter()
-        batches = validation_batches(
-            data.validation, spec.data.sequence_length, layout.micro_batch, spec.evaluation.max_batches
-        )
-        mine = itertools.islice(batches, session.ranks.rank, None, session.ranks.size)
-        nats, tokens = sum_of_nats(
-            session.model, mine, session.device, session.fabric.autocast, session.control.stop_is_asked
-        )
-        nats, count, cut_short = session.ranks.total([nats, tokens, session.control.stop_is_asked()])
-        scores = Scores.of(nats, int(count), bytes_per_token(data))
+        scores = _score(session)
         seconds = time.perf_counter() - begin
-    if cut_short:
+    if scores is None:
         return
     session.validated_step, session.validation_loss = session.step, scores.loss
     session.reporter.emit(
@@ -52,30 +46,58 @@ def evaluate(session: Session) -> None:
     )
 
 
+def _score(session: Session) -> Scores | None:
+    """Scores of the held-out text by all ranks together; None where a request to stop cut it short.
+
+    Every rank scores in every round, for the others may need its shards: where there is no batch left for it, one whose
+    score does not count.
+    """
+    spec, layout, data = session.inputs.spec, session.inputs.layout, session.inputs.data
+    batches = validation_batches(
+        data.validation, spec.data.sequence_length, layout.micro_batch, spec.evaluation.max_batches
+    )
+    data_rank = 0 if session.mesh is None else session.mesh.data_rank
+    nats, tokens = torch.zeros((), dtype=torch.float64), 0
+    with evaluating(session.network.parts):
+        while group := list(itertools.islice(batches, layout.data_ranks)):
+            if session.ranks.highest([session.control.stop_is_asked()])[0]:
+                return None
+            is_mine = data_rank < len(group)
+            sums = session.network.score(*session.batches.split(group[data_rank if is_mine else 0]))
+            nats += sums[1].cpu() if is_mine else 0.0
+            tokens += sum(len(batch) for batch in group) * spec.data.sequence_length
+    (total,) = session.ranks.total([float(nats)])
+    return Scores.of(total, tokens, bytes_per_token(data))
+
+
 def write_sample(session: Session) -> None:
-    """Let rank 0 write some text, once per step at most. One that cannot be written stops nothing."""
+    """Let the model write some text, once per step at most. One that cannot be written stops nothing."""
     spec, evaluation = session.inputs.spec, session.inputs.spec.evaluation
-    if session.ranks.rank != 0 or evaluation.sample_tokens == 0 or session.sampled_step == session.step:
+    if evaluation.sample_tokens == 0 or session.sampled_step == session.step:
         return
     session.sampled_step = session.step
+    writer = writer_of(session)
+    if writer is None:
+        return  # this rank is not needed for it
     synchronise(session.device)
     with session.clock.aside():
         try:
-            with session.fabric.autocast():
+            with evaluating(session.network.parts):
                 text = write_text(
-                    session.model,
+                    writer,
+                    session.device,
                     session.inputs.data,
                     evaluation.prompt,
                     new_tokens=evaluation.sample_tokens,
                     temperature=evaluation.temperature,
                     top_k=evaluation.top_k,
-                    context=spec.data.sequence_length,
                     seed=spec.seed,
                 )
         except TraindeckError as error:
             session.reporter.notice(f"no sample: {error.title}: {error.message}")
             return
-    session.reporter.emit(Sample(prompt=evaluation.prompt, text=text))
+    if session.ranks.rank == 0:
+        session.reporter.emit(Sample(prompt=evaluation.prompt, text=text))
 
 
 def checkpoint(session: Session, *, validated: bool = False) -> bool:
@@ -88,46 +110,38 @@ def checkpoint(session: Session, *, validated: bool = False) -> bool:
         return True
     if validated:
         evaluate(session)
+    (finite,) = session.ranks.total([not weights_are_finite(session.network.parts)])
+    if finite:
+        if session.ranks.rank == 0:
+            session.reporter.notice("no checkpoint: the weights are not finite; earlier ones are kept", "error")
+        return False
     synchronise(session.device)
     with session.clock.aside():
-        is_saved = session.ranks.rank == 0 and _save(session)
-        (agreed,) = session.ranks.highest([is_saved])  # nobody goes on, or ends, before it is written
-    if agreed:
-        session.saved_step = session.step
-    return bool(agreed)
-
-
-def _save(session: Session) -> bool:
-    run = session.inputs.run
-    if not weights_are_finite(session.model):
-        session.reporter.notice("no checkpoint: the weights are not finite; earlier ones are kept", "error")
-        return False
-    begin = time.perf_counter()
-    is_validated = session.validated_step == session.step
-    try:
-        folder = save_checkpoint(
-            run,
-            session.model,
-            session.plain_optimiser,
+        session.checkpointer.begin(
+            session.network.parts,
+            session.optimiser,
             session.content,
             session.position,
-            session.validation_loss if is_validated else None,
+            session.validation_loss if session.validated_step == session.step else None,
         )
-        manifest = read_manifest(folder)
-    except CheckpointError as error:
-        session.reporter.notice(f"{error.title}: {error.message}. {error.hint}", "error")
-        return False
-    best = best_checkpoint(run)
-    session.reporter.emit(
-        Checkpoint(
-            name=folder.name,
-            bytes=sum(file.bytes for file in manifest.files.values()),
-            seconds=time.perf_counter() - begin,
-            best=best is not None and best[0] == folder,
-        )
-    )
-    _remove_superfluous(session)
+        results = session.checkpointer.wait()
+    for result in results:
+        if isinstance(result, Failed):
+            if session.ranks.rank == 0:
+                error = result.error
+                session.reporter.notice(f"{error.title}: {error.message}. {error.hint}", "error")
+            return False
+        session.saved_step = result.step
+        if session.ranks.rank == 0:
+            _tell_saved(session, result)
     return True
+
+
+def _tell_saved(session: Session, saved: Saved) -> None:
+    best = best_checkpoint(session.inputs.run)
+    is_best = best is not None and best[0].name == saved.name
+    session.reporter.emit(Checkpoint(name=saved.name, bytes=saved.bytes or 0, seconds=saved.seconds, best=is_best))
+    _remove_superfluous(session)
 
 
 def _remove_superfluous(session: Session) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,34 +47,33 @@ def bytes_per_token(data: PreparedData) -> float | None:
     return manifest.validation_bytes / manifest.validation_tokens if manifest.validation_tokens else None
 
 
-def _never() -> bool:
-    return False
-
-
 @torch.no_grad()
 def sum_of_nats(
     model: nn.Module,
     batches: Iterable[npt.NDArray[np.int64]],
     device: torch.device,
     autocast: Autocast,
-    interrupted: Callable[[], bool] = _never,
 ) -> tuple[float, int]:
-    """``(nats, tokens)`` summed over ``batches`` of rows (n, seq + 1), dropout off; summed in double precision.
-
-    Ends early once ``interrupted`` says so, which is asked before each batch.
-    """
-    was_training = model.training
-    model.eval()
+    """``(nats, tokens)`` summed over ``batches`` of rows (n, seq + 1), dropout off; summed in double precision."""
     nats, tokens = 0.0, 0
-    try:
+    with evaluating([model]):
         for batch in batches:
-            if interrupted():
-                break
             rows = torch.from_numpy(batch).to(device)
             with autocast():
                 sums = model(rows[:, :-1], targets=rows[:, 1:])
             nats += float(sums[1])
             tokens += rows.shape[0] * (rows.shape[1] - 1)
-    finally:
-        model.train(was_training)
     return nats, tokens
+
+
+@contextmanager
+def evaluating(parts: Sequence[nn.Module]) -> Iterator[None]:
+    """Dropout off, and as it was afterwards."""
+    before = [part.training for part in parts]
+    for part in parts:
+        part.eval()
+    try:
+        yield
+    finally:
+        for part, mode in zip(parts, before, strict=True):
+            part.train(mode)

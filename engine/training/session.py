@@ -6,14 +6,16 @@ from dataclasses import dataclass, field
 
 import torch
 from lightning.fabric import Fabric
-from torch import nn
 from torch.optim import Optimizer
 
 from engine.contract.events import State
 from engine.contract.states import RunStateName
-from engine.model.build import LanguageModel
+from engine.parallel.gradients import Gradients
+from engine.parallel.mesh import Mesh
+from engine.parallel.network import Network
 from engine.training.budget import Budget
 from engine.training.checkpoint import Content, Position
+from engine.training.checkpointer import Checkpointer
 from engine.training.clock import Clock
 from engine.training.control import Control
 from engine.training.devices import Ranks
@@ -30,18 +32,18 @@ class Session:
     inputs: Inputs
     fabric: Fabric
     ranks: Ranks
-    model: LanguageModel
-    """The plain network: evaluated, sampled from, saved."""
-    network: nn.Module
-    """The same network as Fabric wraps it (precision, gradient averaging, compilation): trained."""
+    mesh: Mesh | None
+    """None where there is one rank."""
+    network: Network
+    """What this rank has of the model."""
+    gradients: Gradients
     optimiser: Optimizer
-    """As Fabric wraps it."""
-    plain_optimiser: Optimizer
     batches: StepBatches
     budget: Budget
     reporter: Reporter
     control: Control
     clock: Clock
+    checkpointer: Checkpointer
     watch: LossWatch = field(default_factory=LossWatch)
 
     step: int = 0
@@ -65,6 +67,17 @@ class Session:
         return device
 
     @property
+    def tokens_per_step(self) -> int:
+        return self.inputs.layout.batch_size * self.inputs.spec.data.sequence_length
+
+    @property
+    def gradient_scale(self) -> float:
+        """What the sum of a rank's losses is multiplied by, so that the mean over all ranks of the gradients is the
+        gradient of the mean loss of a token, however many each rank has."""
+        ranks = 1 if self.mesh is None else self.mesh.gradient_ranks
+        return ranks / self.tokens_per_step
+
+    @property
     def content(self) -> Content:
         """What a checkpoint of this training is of."""
         return Content(
@@ -85,10 +98,9 @@ class Session:
 
     def advance(self) -> None:
         """Count one more update."""
-        layout, data = self.inputs.layout, self.inputs.spec.data
         self.step += 1
-        self.samples += layout.batch_size
-        self.tokens += layout.batch_size * data.sequence_length
+        self.samples += self.inputs.layout.batch_size
+        self.tokens += self.tokens_per_step
         self.reporter.step = self.step
 
     def tell_state(self, state: RunStateName, reason: str = "") -> None:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-import torch
-
 from engine.contract.errors import CheckpointError
 from engine.contract.events import Started
 from engine.data.batches import Batches
-from engine.model.build import build_model
-from engine.planner.shapes import flops_per_token
+from engine.parallel.apply import NetworkBuilder
+from engine.parallel.gradients import Gradients
+from engine.parallel.precision import Precision
+from engine.planner.shapes import flops_per_token, parameter_count
 from engine.training.budget import Budget
-from engine.training.checkpoint import find_sound, load_checkpoint, read_content
+from engine.training.checkpoint import find_sound, read_content
+from engine.training.checkpointer import Checkpointer
 from engine.training.clock import Clock
 from engine.training.control import Control
-from engine.training.devices import Ranks, device_name, make_fabric
+from engine.training.devices import Ranks, device_name, make_fabric, mesh_of
 from engine.training.inbox import Inbox
 from engine.training.inputs import Inputs
 from engine.training.optimiser import build_optimiser
@@ -33,14 +34,26 @@ def open_session(inputs: Inputs, reporter: Reporter, flag: StopFlag | None, star
     Raises RunError where the machine is not what the layout needs.
     """
     spec, layout = inputs.spec, inputs.layout
-    fabric = make_fabric(layout)
-    ranks = Ranks(fabric)
-    model = build_model(inputs.shape, seed=spec.seed)
-    model.to(fabric.device)
-    optimiser = build_optimiser(model, spec.optim, fabric.device)
-    network, wrapped = fabric.setup(torch.compile(model) if spec.layout.compile else model, optimiser)
+    fabric = make_fabric(layout, inputs.shape)
+    ranks, mesh = Ranks(fabric), mesh_of(fabric)
+    network = NetworkBuilder(
+        shape=inputs.shape,
+        layout=layout,
+        mesh=mesh,
+        device=fabric.device,
+        precision=Precision.of(layout),
+        seed=spec.seed,
+        sequence_length=spec.data.sequence_length,
+        label_smoothing=spec.optim.label_smoothing,
+        compiled=spec.layout.compile,
+    ).build()
+    optimiser = build_optimiser(network.parts, spec.optim, fabric.device)
     batches = StepBatches(
-        Batches(inputs.data.train, spec.data.sequence_length, spec.seed), layout, ranks.rank, fabric.device
+        Batches(inputs.data.train, spec.data.sequence_length, spec.seed),
+        layout,
+        0 if mesh is None else mesh.data_rank,
+        fabric.device,
+        None if mesh is None else mesh.positions(spec.data.sequence_length, fabric.device),
     )
     budget = Budget.of(
         spec.budget,
@@ -53,15 +66,16 @@ def open_session(inputs: Inputs, reporter: Reporter, flag: StopFlag | None, star
         inputs=inputs,
         fabric=fabric,
         ranks=ranks,
-        model=model,
+        mesh=mesh,
         network=network,
-        optimiser=wrapped,
-        plain_optimiser=optimiser,
+        gradients=Gradients(network.parts, mesh, inputs.shape.tied_embeddings),
+        optimiser=optimiser,
         batches=batches,
         budget=budget,
         reporter=reporter,
         control=Control(ranks, flag, inbox, reporter),
         clock=Clock(),
+        checkpointer=Checkpointer(inputs.run),
     )
 
 
@@ -76,7 +90,7 @@ def resume(session: Session) -> str | None:
     if step < 0:
         return None
     folder = session.inputs.run.checkpoints / f"step-{step}"
-    manifest = load_checkpoint(folder, session.model, session.content, session.plain_optimiser)
+    manifest = session.checkpointer.load(folder.name, session.network.parts, session.content, session.optimiser)
     session.step, session.samples, session.tokens = manifest.step, manifest.samples, manifest.tokens
     session.elapsed_seconds = manifest.elapsed_seconds
     session.clock = Clock(manifest.elapsed_seconds)
@@ -119,7 +133,7 @@ def tell_start(session: Session, resumed_from: str | None) -> None:
     session.reporter.step = session.step
     session.reporter.emit(
         Started(
-            parameters=sum(parameter.numel() for parameter in session.model.parameters()),
+            parameters=parameter_count(shape),
             world_size=session.ranks.size,
             accelerator=layout.accelerator,
             device_names=tuple(name for _ in layout.device_indices),

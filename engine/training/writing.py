@@ -6,23 +6,22 @@ import torch
 
 from engine.contract.errors import TraindeckError
 from engine.data.prepared import PreparedData
-from engine.model.build import LanguageModel
-from engine.model.generation import generate
+from engine.model.generation import NextLogits, continue_tokens
 
 
 def write_text(
-    model: LanguageModel,
+    read: NextLogits,
+    device: torch.device,
     data: PreparedData,
     prompt: str,
     *,
     new_tokens: int,
     temperature: float,
     top_k: int | None,
-    context: int,
     seed: int,
     stop_at_document_end: bool = False,
 ) -> str:
-    """What ``model`` writes after ``prompt``, without the prompt. An empty prompt begins a document.
+    """What follows ``prompt`` by what ``read`` says on ``device``, without the prompt. An empty one begins a document.
 
     Raises TraindeckError for a prompt that has no tokens.
     """
@@ -34,14 +33,12 @@ def write_text(
         raise TraindeckError(
             "The prompt has no tokens", f"The tokenizer makes nothing of {prompt!r}", "Give some text to go on from"
         )
-    device = next(model.parameters()).device
-    written = generate(
-        model,
+    written = continue_tokens(
+        read,
         torch.tensor([ids], device=device),
         new_tokens=new_tokens,
         temperature=temperature,
         top_k=top_k,
-        context=context,
         generator=torch.Generator("cpu").manual_seed(seed),
         eos_id=end if stop_at_document_end else None,
         vocabulary=data.manifest.vocabulary,
