@@ -9,8 +9,10 @@ import msgspec
 
 from engine.contract.events import Failure
 from engine.contract.journal import EventReader
+from engine.contract.plan import read_plan
 from engine.contract.records import read_record
 from engine.contract.rundir import RunDirectory, WorkerError
+from engine.runs.hosts import host_of, node_count
 from engine.runs.logfile import log_tail
 from engine.runs.processes import RankProcess, read_ranks
 
@@ -55,21 +57,31 @@ def explain_data(run: RunDirectory, attempt: Attempt, exit_code: int) -> Failure
     return Failure(title=title, message=message, hint=hint, exit_code=exit_code, log_tail=tail)
 
 
-def explain_training(run: RunDirectory, attempt: Attempt, exit_code: int) -> Failure:
-    """Why training ended with ``exit_code`` of the elastic agent: what the rank that failed first said."""
+def explain_training(run: RunDirectory, attempt: Attempt, exit_code: int, elsewhere: Failure | None = None) -> Failure:
+    """Why training ended with ``exit_code`` of the elastic agent: what the rank that failed first said.
+
+    ``elsewhere`` is all that is known of another host: it is told where no rank says anything.
+    """
     errors = _read_errors(run)
-    ranks = {worker.rank: worker for worker in read_ranks(run)}
+    plan = read_plan(run)
+    nodes = node_count(plan.layout) if plan else 1
+    ranks = {worker.rank: worker for node in range(nodes) for worker in read_ranks(run, node)}
     first = _first_to_fail(errors, ranks)
+    if first is None and elsewhere is not None:
+        return elsewhere
+    host = host_of(plan.layout, first) if plan and first is not None else None
     worker = None if first is None else ranks.get(first)
     code = worker.exit_code if worker and worker.exit_code else exit_code
     tail = log_tail(run.log, attempt.log_bytes, worker.log_bytes if worker else None)
     if first is not None and first in errors:
         error = errors[first][0]
+        message = f"on {host}: {error.message}" if host else error.message
         return Failure(
-            title=error.title, message=error.message, hint=error.hint, exception=error.exception, rank=first,
+            title=error.title, message=message, hint=error.hint, exception=error.exception, rank=first,
             exit_code=code, log_tail=tail,
         )  # fmt: skip
     who = "The launcher of the workers (torchrun)" if first is None else f"The worker of rank {first}"
+    who += f" on {host}" if host else ""
     title, message, hint = _ending(run, who, code, attempt)
     return Failure(title=title, message=message, hint=hint, rank=first, exit_code=code, log_tail=tail)
 

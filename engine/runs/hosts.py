@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Sequence
 
 import msgspec
 
@@ -94,7 +93,7 @@ def was_told(host: str) -> bool:
     return pythons_of(host) != [sys.executable]
 
 
-def _words(variable: str) -> Sequence[str]:
+def _words(variable: str) -> list[str]:
     text = os.environ.get(variable, "")
     try:
         return shlex.split(text)

@@ -13,7 +13,7 @@ import msgspec
 from engine.contract.durable import write_durably
 from engine.contract.records import read_record
 from engine.contract.rundir import ProcessIdentity, RunDirectory
-from engine.hardware.host import identity, is_alive, is_local
+from engine.hardware.host import host_name, identity, is_alive, is_local
 
 TERMINATE_SECONDS = 45.0
 """What left-over processes have to write a checkpoint in before they are killed."""
@@ -30,17 +30,23 @@ class RankProcess(msgspec.Struct, frozen=True, kw_only=True):
     ended: float | None = None
     """Seconds since the epoch."""
     log_bytes: int | None = None
-    """Length of ``engine.log`` when it ended."""
+    """Length of ``engine.log`` when it ended; None where its output went there through others."""
+    host: str = ""
+    """Whose processes these are: on a shared disk there may be workers of several hosts."""
+
+    @property
+    def is_here(self) -> bool:
+        return self.host in {"", host_name()}
 
 
-def folder_of(run: RunDirectory) -> Path:
-    """Where the guards of the workers note their processes."""
-    return run.path / "processes"
+def folder_of(run: RunDirectory, node: int = 0) -> Path:
+    """Where the guards of the workers on a host, by its position among the hosts of the run, note their processes."""
+    return run.path / (f"processes-{node}" if node else "processes")
 
 
-def read_ranks(run: RunDirectory) -> list[RankProcess]:
-    """The workers of the newest attempt, by rank."""
-    records = (read_record(path, RankProcess) for path in folder_of(run).glob("rank*.json"))
+def read_ranks(run: RunDirectory, node: int = 0) -> list[RankProcess]:
+    """The workers that the newest attempt has on a host, by rank."""
+    records = (read_record(path, RankProcess) for path in folder_of(run, node).glob("rank*.json"))
     # A full disk may have cut one short: that worker is not known.
     return sorted((worker for worker in records if worker is not None), key=lambda worker: worker.rank)
 
@@ -48,8 +54,8 @@ def read_ranks(run: RunDirectory) -> list[RankProcess]:
 class Known:
     """The identities of a run's processes, on disk, so that a later supervisor finds what an earlier one left."""
 
-    def __init__(self, run: RunDirectory) -> None:
-        self._path = folder_of(run) / "known.json"
+    def __init__(self, run: RunDirectory, node: int = 0) -> None:
+        self._path = folder_of(run, node) / "known.json"
         self._identities: dict[int, ProcessIdentity] = {}
 
     def read(self) -> list[ProcessIdentity]:

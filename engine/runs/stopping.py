@@ -6,9 +6,9 @@ import contextlib
 import signal
 import time
 from pathlib import Path
+from typing import Protocol
 
 from engine.contract.rundir import CHECKPOINT_MANIFEST, RunDirectory
-from engine.runs.child import Child
 
 GRACE_SECONDS = 60.0
 """What the workers have to end the step, write a checkpoint and leave."""
@@ -18,10 +18,16 @@ AGENT_SECONDS = 45.0
 """From SIGTERM to SIGKILL: torchrun gives its workers 30 seconds of them."""
 
 
+class Process(Protocol):
+    """What can be told to end."""
+
+    def signal(self, number: signal.Signals, /) -> None: ...
+
+
 class Stop:
     """First the run's own way, then SIGTERM, then SIGKILL."""
 
-    def __init__(self, run: RunDirectory, child: Child, grace: float) -> None:
+    def __init__(self, run: RunDirectory, child: Process, grace: float) -> None:
         self._run = run
         self._child = child
         self._terminate_at = time.monotonic() + grace
