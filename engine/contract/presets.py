@@ -91,6 +91,9 @@ PRESETS: dict[str, Preset] = {
 }
 
 
+_COUNTS = (
+    "layers", "layer_groups", "hidden", "heads", "kv_heads", "head_size", "feed_forward", "vocabulary", "positions",
+)  # fmt: skip
 _POSITIONS: dict[Family, Position] = {"gpt2": "learned", "llama": "rotary", "lstm": "none"}
 _MLPS: dict[Family, Mlp] = {"gpt2": "gelu", "llama": "swiglu", "lstm": "none"}
 
@@ -126,6 +129,7 @@ def resolve_shape(model: ModelSpec, *, vocabulary: int, sequence_length: int) ->
     return ModelShape(
         family=family,
         layers=model.layers or preset.layers,
+        layer_groups=model.layer_groups,
         hidden=hidden,
         heads=heads,
         kv_heads=1 if family == "lstm" else kv_heads,
@@ -150,7 +154,7 @@ def shape_problems(model: ModelSpec) -> list[Problem]:
         return [Problem(field="model.preset", message=f"no preset is called {model.preset!r}", hint=hint)]
     problems = [
         Problem(field=f"model.{field}", message=f"must be at least 1, not {value}", hint="give a positive count")
-        for field in ("layers", "hidden", "heads", "kv_heads", "head_size", "feed_forward", "vocabulary", "positions")
+        for field in _COUNTS
         if (value := getattr(model, field)) is not None and value < 1
     ]
     if model.dropout is not None and not 0 <= model.dropout < 1:
@@ -159,7 +163,23 @@ def shape_problems(model: ModelSpec) -> list[Problem]:
         )
     if model.rope_theta is not None and not model.rope_theta > 0:
         problems.append(Problem(field="model.rope_theta", message=f"must be above 0, not {model.rope_theta}"))
-    return problems or _division_problems(model)
+    return problems or _sharing_problems(model) + _division_problems(model)
+
+
+def _sharing_problems(model: ModelSpec) -> list[Problem]:
+    preset = PRESETS[model.preset]
+    layers = model.layers or preset.layers
+    if model.layer_groups is None:
+        return []
+    if (model.family or preset.family) == "lstm":
+        message = "the layers of an LSTM are one operator, and cannot share their weights"
+        hint = "leave layer_groups out, or choose the llama or gpt2 family"
+        return [Problem(field="model.layer_groups", message=message, hint=hint)]
+    if model.layer_groups > layers:
+        message = f"{layers} layers cannot use {model.layer_groups} sets of weights"
+        hint = f"choose from 1 (all layers share) to {layers} (none do)"
+        return [Problem(field="model.layer_groups", message=message, hint=hint)]
+    return []
 
 
 def _division_problems(model: ModelSpec) -> list[Problem]:

@@ -8,7 +8,7 @@ from engine.contract.shape import ModelShape
 
 
 class ParameterBreakdown(msgspec.Struct, frozen=True, kw_only=True):
-    """Parameters by the part of the network that they are in, all layers together."""
+    """Parameters by the part of the network that they are in, all layers together; shared weights count once."""
 
     embedding: int
     """The token table; the tied output head reads the same one."""
@@ -43,22 +43,25 @@ def parameter_breakdown(shape: ModelShape) -> ParameterBreakdown:
     return ParameterBreakdown(
         embedding=table,
         position=shape.positions * shape.hidden if shape.position == "learned" else 0,
-        attention=shape.layers * _attention(shape),
-        mlp=shape.layers * _mlp(shape),
-        norm=(2 * shape.layers + 1) * _norm(shape),
+        attention=shape.weight_sets * _attention(shape),
+        mlp=shape.weight_sets * _mlp(shape),
+        norm=(2 * shape.weight_sets + 1) * _norm(shape),
         recurrent=0,
         head=own_head,
     )
 
 
 def parameter_count(shape: ModelShape) -> int:
-    """The exact number of trained parameters; a tied table counts once."""
+    """The exact number of trained parameters; a tied table, and weights that layers share, count once."""
     return parameter_breakdown(shape).total
 
 
 def matmul_parameters(shape: ModelShape) -> int:
-    """Parameters that a token is multiplied with: all but the look-up tables, with the head even if it is tied."""
-    parts = parameter_breakdown(shape)
+    """Parameters that a token is multiplied with: all but the look-up tables, with the head even if it is tied.
+
+    Weights that layers share count as often as they are used: sharing saves memory, not arithmetic.
+    """
+    parts = parameter_breakdown(msgspec.structs.replace(shape, layer_groups=None))
     head = shape.vocabulary * shape.hidden if shape.tied_embeddings else 0
     return parts.total - parts.embedding - parts.position + head
 

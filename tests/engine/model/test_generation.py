@@ -15,6 +15,7 @@ CONTEXT = 12
 FAMILIES = {
     "llama": ModelSpec(preset="llama-1m", layers=2, hidden=32, heads=4, kv_heads=2, tied_embeddings=False),
     "gpt2": ModelSpec(preset="gpt2-1m", layers=2, hidden=32, heads=4, dropout=0.3, tied_embeddings=False),
+    "shared": ModelSpec(preset="llama-1m", layers=3, layer_groups=2, hidden=32, heads=4, tied_embeddings=False),
     "lstm": ModelSpec(preset="lstm-1m", layers=2, hidden=32, dropout=0.3, tied_embeddings=False),
 }
 

@@ -223,6 +223,9 @@ def test_what_transformers_does_not_have_is_not_exported(tmp_path: Path) -> None
     wide = small("gpt2", head_size=32)
     with pytest.raises(ModelError, match=r"model\.head_size"):
         export_folder(build_model(wide, seed=1), wide, tmp_path / "out", None)
+    shared = small("llama", layers=4, layer_groups=2)
+    with pytest.raises(ModelError, match="share weights"):
+        export_folder(build_model(shared, seed=1), shared, tmp_path / "out", None)
     assert not (tmp_path / "out").exists()
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelError, match="could not be exported"):

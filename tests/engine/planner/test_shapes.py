@@ -38,6 +38,16 @@ def test_free_dimensions_are_counted_exactly(preset: str, bias: bool, tied: bool
     assert parameter_count(shape) == built_count(shape)
 
 
+@pytest.mark.parametrize("preset", ["llama-1m", "gpt2-1m"])
+@pytest.mark.parametrize("groups", [1, 2, 3, 5])
+def test_shared_layers_are_stored_once_and_computed_every_time(preset: str, groups: int) -> None:
+    own = shape_of(preset, 99, 17, layers=5)
+    shared = shape_of(preset, 99, 17, layers=5, layer_groups=groups)
+    assert parameter_count(shared) == built_count(shared)
+    assert (parameter_count(shared) == parameter_count(own)) is (groups == 5)
+    assert flops_per_token(shared, 128) == flops_per_token(own, 128)
+
+
 @pytest.mark.parametrize(
     ("preset", "vocabulary", "count"),
     [
