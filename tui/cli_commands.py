@@ -100,12 +100,25 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print spec, estimate and torchrun command only.")] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Progress lines, also in a terminal.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Start although the estimate says it does not fit.")] = False,
+    slurm: Annotated[
+        bool,
+        typer.Option("--slurm", help="Submit it as a Slurm job. Its nodes must share TRAINDECK_HOME and the data."),
+    ] = False,
+    sbatch: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sbatch", metavar="KEY=VALUE", help="An option of sbatch, as in nodes=2; implies --slurm; repeatable."
+        ),
+    ] = None,
     json_: Json = False,
 ) -> None:
-    """Start a training, detached, and follow it."""
+    """Start a training, detached, and follow it. Inside a Slurm allocation it takes the nodes of that."""
     from tui.commands import training
 
-    training.train(spec, sets or [], name=name, detach=detach, dry_run=dry_run, plain=plain, force=force, as_json=json_)
+    training.train(
+        spec, sets or [], name=name, detach=detach, dry_run=dry_run, plain=plain, force=force, as_json=json_,
+        slurm=slurm, sbatch=sbatch or [],
+    )  # fmt: skip
 
 
 @app.command()
@@ -208,6 +221,21 @@ def devices(json_: Json = False) -> None:
     from tui.commands import planning
 
     planning.devices(as_json=json_)
+
+
+@app.command()
+def hosts(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[HOST]...", help="As ssh knows them.")] = None,
+    spec: Annotated[
+        str | None, typer.Option("--spec", metavar="PROFILE_OR_FILE", help="Check the devices and data it needs, too.")
+    ] = None,
+    sets: Sets = None,
+    json_: Json = False,
+) -> None:
+    """Check whether other machines can train together with this one."""
+    from tui.commands import hosts as hosts_
+
+    hosts_.hosts(names or [], spec, sets or [], as_json=json_)
 
 
 @app.command()

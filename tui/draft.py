@@ -38,9 +38,14 @@ def text_of(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, tuple):
         # A comma tells "the device 1" from "one device".
-        return ",".join(map(str, value)) + ("," if len(value) == 1 else "")
+        alone = len(value) == 1 and isinstance(value[0], int)
+        return ",".join(map(_visible_text, value)) + ("," if alone else "")
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return _visible_text(value)
+
+
+def _visible_text(value: object) -> str:
     return "".join(map(_visible, str(value)))
 
 
@@ -83,6 +88,8 @@ def read_text(item: Field, text: str) -> object | Problem:
         return text
     if item.kind == "devices":
         return _devices(item, text)
+    if item.kind in {"integers", "names"}:
+        return _list(item, text)
     number = _number(text)
     if number is None:
         return Problem(field=item.name, message=f"{text!r} is not a number")
@@ -113,6 +120,21 @@ def _devices(item: Field, text: str) -> object | Problem:
     numbers = tuple(int(part) for part in parts if part)
     # A comma makes it a list: "1," is the device 1, "1" is one device.
     return numbers[0] if "," not in text and not text.startswith("[") else numbers
+
+
+def _list(item: Field, text: str) -> object | Problem:
+    """Words or whole numbers between commas."""
+    parts = [
+        part.strip().strip("\"'")
+        for part in re.split(r"[,;]|\s+" if item.kind == "integers" else ",", text.strip("[]"))
+    ]
+    words = [part for part in parts if part]
+    if item.kind == "names":
+        return tuple(_ESCAPE.sub(_meant, word) for word in words) or None
+    wrong = next((word for word in words if not re.fullmatch(r"-?\d{1,18}", word)), None)
+    if wrong is not None:
+        return Problem(field=item.name, message=f"{wrong!r} is not a whole number", hint="with commas between: 4,4,2")
+    return tuple(map(int, words)) or None
 
 
 @dataclass
@@ -179,7 +201,7 @@ def _setting(value: object) -> str:
     if isinstance(value, str):
         return value if _stays_text(value) else _toml(value)
     if isinstance(value, tuple):
-        return f"[{','.join(map(str, value))}]"
+        return f"[{','.join(_toml(part) if isinstance(part, str) else str(part) for part in value)}]"
     return _toml(value)
 
 

@@ -10,15 +10,16 @@ import inspect
 import itertools
 import re
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args, get_type_hints
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from engine.contract import spec as contract
 from engine.contract.presets import PRESETS
 from engine.contract.specfile import PARTS
+from tui.strategies import OF_ANY
 
-Kind = Literal["text", "integer", "number", "switch", "choice", "devices"]
+Kind = Literal["text", "integer", "number", "switch", "choice", "devices", "integers", "names"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ SECTIONS: Final[dict[str, tuple[str, ...]]] = {
     "Tokenizer": ("tokenizer",),
     "Model": ("model",),
     "Training": ("budget", "optim"),
-    "Devices": ("layout",),
+    "Layout": ("layout",),
     "Evaluation": ("evaluation",),
     "Checkpoints": ("checkpoint",),
 }
@@ -62,16 +63,21 @@ _LABELS: Final[dict[str, str]] = {
     "layout.strategy": "Strategy", "layout.accelerator": "Accelerator", "layout.devices": "Devices",
     "layout.micro_batch": "Micro-batch", "layout.precision": "Precision",
     "optim.eps": "Epsilon", "model.rope_theta": "RoPE theta", "model.kv_heads": "KV heads",
-    "layout.pp": "pp", "layout.dp_replicate": "dp replicate", "layout.dp_shard": "dp shard", "layout.cp": "cp",
-    "layout.tp": "tp",
+    "layout.pp": "Pipeline (pp)", "layout.dp_replicate": "Replicas (dp)", "layout.dp_shard": "Shards (fsdp)",
+    "layout.cp": "Context (cp)", "layout.tp": "Tensor (tp)", "layout.schedule": "Pipeline schedule",
+    "layout.stages": "Layers per stage", "layout.micro_batches": "Micro-batches",
+    "layout.loss_chunks": "Loss in chunks",
+    "layout.checkpoint_every": "Every k-th layer", "layout.offload_optimizer": "Offload optimiser",
+    "layout.threads_per_worker": "Threads per worker", "layout.checkpointing": "Checkpointing",
 }  # fmt: skip
 _MAIN: Final[tuple[str, ...]] = (
     "name", "budget.max_steps", "optim.batch_size", "optim.lr", "optim.schedule", "optim.warmup_steps", "optim.name",
     "data.source", "data.format", "data.text_field", "data.sequence_length", "tokenizer.kind", "tokenizer.vocabulary",
     "model.preset", "model.family", "layout.strategy", "layout.accelerator", "layout.devices", "layout.micro_batch",
-    "layout.precision",
+    "layout.checkpointing", "layout.precision",
 )  # fmt: skip
 """The fields that most people set, in the order in which they stand in their sections."""
+_SPECIAL: Final = tuple(f"layout.{name}" for name in OF_ANY)
 _HELP: Final[dict[str, str]] = {
     "name": "What this training is called. Runs may share a name; each gets an id of its own.",
     "description": "A line for you: what this training is for.",
@@ -97,14 +103,29 @@ _HELP: Final[dict[str, str]] = {
     "optim.eps": "Added to Adam's denominator.",
     "optim.nesterov": "Look ahead along the momentum (SGD).",
     "optim.label_smoothing": "Share of the target spread over all tokens; 0 is off.",
-    "layout.strategy": "auto uses every chosen device; single is one process; ddp copies the model to each device "
-    "and averages their gradients.",
+    "layout.strategy": "How the model and the batch lie over the devices. It names the axis that takes what the given "
+    "sizes leave over.",
     "layout.accelerator": "Which kind of device; auto takes GPUs where there are any.",
-    "layout.devices": "How many devices (2), or which ones (0,3). Empty: all GPUs, or one process on the CPU.",
+    "layout.devices": "How many devices of each host (2), or which ones (0,3). Empty: all GPUs, or on the CPU as many "
+    "processes as the sizes need.",
+    "layout.hosts": "Machines by their ssh names, with commas, in the order of their ranks; localhost is this one. "
+    "Empty: this one alone.",
+    "layout.pp": "Groups of layers side by side, each on devices of its own.",
+    "layout.dp_replicate": "Copies of the model (of its shards, with fsdp), each with a part of the batch.",
+    "layout.dp_shard": "Devices among which weights, gradients and optimiser state are sharded.",
+    "layout.cp": "Devices among which each sequence is split: for long contexts.",
+    "layout.tp": "Devices among which each matrix is split; it divides the heads and the key/value heads.",
+    "layout.schedule": "In which order a pipeline works: 1f1b is the usual one, gpipe the plainest; the others leave "
+    "fewer gaps.",
+    "layout.virtual_stages": "Stages of one device, for the schedules that interleave. Empty: 2 there, 1 elsewhere.",
+    "layout.stages": "Layers of each stage with commas, for unequal devices: 5,4,4,3. Empty: as even as can be.",
+    "layout.micro_batches": "Sequences that each data rank processes at a time, with commas, for devices of unequal "
+    "speed: 8,4. It takes the place of the micro-batch.",
+    "layout.checkpointing": "Compute activations again in the backward pass instead of keeping them: less memory, up "
+    "to a third more time for full.",
+    "layout.checkpoint_every": "Checkpoint the activations of every k-th layer only; 1 is every layer.",
     "layout.precision": "bf16-mixed halves the memory of activations and is faster on recent GPUs.",
     "layout.compile": "Let torch.compile fuse the network: a slower start, then faster steps.",
-    "layout.pp": "Pipeline parallel size.", "layout.dp_shard": "Sharded data parallel size.",
-    "layout.cp": "Context parallel size.", "layout.tp": "Tensor parallel size.",
     "budget.max_steps": "Stop after this many optimiser steps. Of all limits, the first one reached counts.",
     "budget.max_tokens": "Stop after this many trained tokens.",
     "budget.max_epochs": "Stop after this many passes over the training data; fractions are fine.",
@@ -142,6 +163,8 @@ def _kind_of(name: str, hint: Any) -> tuple[Kind, tuple[str, ...], bool]:
     optional = type(None) in get_args(hint)
     if len(options) == 1:
         hint = options[0]
+    if get_origin(hint) is tuple:
+        return ("names" if str in get_args(hint) else "integers"), (), optional
     empty = ("",) if optional else ()
     if name == "model.preset":
         return "choice", tuple(PRESETS), False
@@ -178,10 +201,15 @@ def _fields_of(table: str, kind: type[msgspec.Struct]) -> list[Field]:
 
 
 def sections() -> dict[str, list[Field]]:
-    """Every field of a spec under its heading, main ones first."""
+    """Every field of a spec under its heading, main ones first; after the strategy what belongs to one or another."""
     result: dict[str, list[Field]] = {}
     for heading, tables in SECTIONS.items():
         found = [field for table in tables for field in _fields_of(table, PARTS.get(table, contract.RunSpec))]
         main = sorted((field for field in found if field.main), key=lambda field: _MAIN.index(field.name))
-        result[heading] = main + [field for field in found if not field.main]
+        special = sorted(
+            (field for field in found if field.name in _SPECIAL), key=lambda field: _SPECIAL.index(field.name)
+        )
+        first = 1 + next((index for index, field in enumerate(main) if field.name == "layout.strategy"), -1)
+        rest = [field for field in found if not field.main and field.name not in _SPECIAL]
+        result[heading] = [*main[:first], *special, *main[first:], *rest]
     return result

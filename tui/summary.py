@@ -7,6 +7,7 @@ from engine.contract.machine import Machine
 from engine.contract.presets import PRESETS, resolve_shape
 from engine.contract.shape import ModelShape
 from engine.contract.spec import RunSpec
+from tui.mesh import mesh_words, sizes_of
 from tui.text import human_bytes, printable
 
 _FAMILIES = {"gpt2": "GPT-2", "llama": "Llama", "lstm": "LSTM"}
@@ -40,9 +41,47 @@ def shape_summary(shape: ModelShape) -> str:
 
 
 def layout_summary(layout: Layout) -> str:
-    """``ddp on 2 x cpu, fp32``."""
+    """``ddp on 2 x cpu, fp32``; of more than one axis also their sizes: ``hybrid (pp 2 x tp 2) on 4 x cuda, fp32``."""
     where = f"{layout.world_size} x {layout.accelerator}" if layout.world_size > 1 else layout.accelerator
-    return f"{layout.strategy} on {where}, {layout.precision}"
+    if layout.hosts is not None and len(layout.hosts) > 1:
+        where += f" on {len(layout.hosts)} hosts"
+    sizes = f" ({mesh_words(layout)})" if len(sizes_of(layout)) > 1 else ""
+    return f"{layout.strategy}{sizes} on {where}, {layout.precision}"
+
+
+def batch_words(layout: Layout) -> str:
+    """``micro-batch 8 x 2 accumulated x 2 ranks``."""
+    words = f"micro-batch {layout.micro_batch}"
+    if layout.micro_batches:
+        words = "micro-batches " + " + ".join(map(str, layout.micro_batches))
+    if layout.accumulation > 1:
+        words += f" x {layout.accumulation} accumulated"
+    return words + (f" x {layout.data_ranks} ranks" if layout.data_ranks > 1 and not layout.micro_batches else "")
+
+
+def memory_levers(layout: Layout) -> str:
+    """What of a layout spares memory, and the schedule of its pipeline; empty where it is all as usual."""
+    every = f" every {layout.checkpoint_every} layers" if layout.checkpoint_every > 1 else ""
+    parts = [
+        layout.schedule or "",
+        f"{layout.virtual_stages} stages each" if layout.virtual_stages > 1 else "",
+        f"checkpointing {layout.checkpointing}{every}" if layout.checkpointing != "none" else "",
+        f"loss in {layout.loss_chunks} chunks" if layout.loss_chunks > 1 else "",
+        "optimiser offloaded" if layout.offload_optimizer else "",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def layout_words(layout: Layout) -> str:
+    """All of a layout in one line: ``ddp on 2 x cpu, fp32, 1 thread each: micro-batch ... = 16 sequences a step``."""
+    threads = layout.threads_per_worker
+    parts = [
+        layout_summary(layout),
+        f"{threads} thread{'s' if threads != 1 else ''} each" if threads and layout.accelerator == "cpu" else "",
+        memory_levers(layout),
+    ]
+    words = ", ".join(part for part in parts if part)
+    return f"{words}: {batch_words(layout)} = {layout.batch_size} sequences a step"
 
 
 def data_summary(spec: RunSpec) -> str:
@@ -56,7 +95,7 @@ def model_summary(spec: RunSpec) -> str:
     model = spec.model
     changed = [
         f"{name.replace('_', ' ')} {value}"
-        for name in ("family", "layers", "hidden", "heads", "kv_heads", "feed_forward")
+        for name in ("family", "layers", "layer_groups", "hidden", "heads", "kv_heads", "feed_forward")
         if (value := getattr(model, name)) is not None
     ]
     return ", ".join([printable(model.preset, newlines=False), *changed])

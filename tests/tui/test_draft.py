@@ -49,6 +49,11 @@ def test_an_untouched_draft_is_its_base() -> None:
         ("layout.devices", "2", 2),
         ("layout.devices", "0,3", (0, 3)),
         ("layout.devices", "[1]", (1,)),
+        ("layout.stages", "4,4, 2", (4, 4, 2)),
+        ("layout.stages", "3 2", (3, 2)),
+        ("layout.micro_batches", "", None),
+        ("layout.hosts", "localhost, nas", ("localhost", "nas")),
+        ("layout.hosts", '["nas"]', ("nas",)),
         ("model.bias", "yes", True),
         ("model.bias", "", None),
         ("data.text_field", "", None),
@@ -68,6 +73,7 @@ def test_texts_are_read(name: str, text: str, value: object) -> None:
         ("budget.max_steps", "1.5", "not a whole number"),
         ("budget.max_steps", "inf", "not a whole number"),
         ("budget.max_steps", "nan", "not a whole number"),
+        ("layout.stages", "3,many", "'many' is not a whole number"),
         ("layout.devices", "all", "neither a count nor a list"),
     ],
 )
@@ -93,16 +99,18 @@ TEXT = st.text(max_size=20)
     name=TEXT, source=TEXT, prompt=TEXT, lr=st.floats(allow_nan=False, allow_infinity=False),
     clip=st.none() | st.floats(0.1, 9), devices=st.none() | st.integers(1, 9) | st.tuples(st.integers(0, 9)),
     every=st.none() | st.integers(1, 10**9), nesterov=st.booleans(),
+    stages=st.none() | st.lists(st.integers(1, 99), min_size=1, max_size=4).map(tuple),
+    hosts=st.none() | st.lists(st.from_regex(r"[a-z0-9.@_-]+", fullmatch=True), min_size=1, max_size=3).map(tuple),
 )  # fmt: skip
 def test_the_command_line_says_exactly_what_was_typed(
     name: str, source: str, prompt: str, lr: float, clip: float | None, devices: int | tuple[int, ...] | None,
-    every: int | None, nesterov: bool,
+    every: int | None, nesterov: bool, stages: tuple[int, ...] | None, hosts: tuple[str, ...] | None,
 ) -> None:  # fmt: skip
     wanted = RunSpec(
         name=name,
         data=DataSpec(source=source),
         optim=OptimSpec(lr=lr, clip_norm=clip, nesterov=nesterov),
-        layout=LayoutSpec(devices=devices),
+        layout=LayoutSpec(devices=devices, stages=stages, hosts=hosts),
         evaluation=EvaluationSpec(prompt=prompt, every_steps=every),
     )
     assert override_spec(RunSpec(), settings(RunSpec(), wanted)) == wanted

@@ -27,6 +27,7 @@ from tui.screens.new import NewScreen
 from tui.screens.new_form import Form
 from tui.screens.new_panel import Panel
 from tui.screens.runs import RunsScreen
+from tui.strategies import STRATEGIES
 from tui.text import wrap_words
 from tui.widgets.field import FieldRow, path_matches
 
@@ -120,7 +121,89 @@ async def test_more_devices_than_there_are_is_told_at_the_field() -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await opened(pilot)
         await typed(pilot, "layout.devices", "64")
-        assert "this machine has 2" in problem_of(screen, "layout.devices")
+        assert "64 devices are asked for" in problem_of(screen, "layout.devices")
+
+
+async def test_the_fields_of_the_chosen_strategy_stand_below_it_and_the_mesh_beside() -> None:
+    app = deck(workstation(4))
+    async with app.run_test(size=(120, 40)) as pilot:
+        screen = await opened(pilot)
+        form = screen.query_one(Form)
+        assert not form.shows("layout.stages")
+        form.put("layout.strategy", "pipeline")
+        await until(pilot, lambda: form.shows("layout.stages"))
+        shown_rows = [row.field.name for row in screen.query(FieldRow) if row.display]
+        place = shown_rows.index("layout.strategy")
+        belonging = ["layout.strategy", "layout.pp", "layout.schedule", "layout.stages", "layout.accelerator"]
+        assert shown_rows[place : place + 5] == belonging
+        await judged(pilot)
+        await typed(pilot, "layout.stages", "2,2,1,1")
+        assert screen.verdict is not None
+        assert screen.verdict.problems == ()
+        assert screen.verdict.spec.layout.stages == (2, 2, 1, 1)
+        page = panel(app)
+        assert "pp 0 │ 0 │ layers 0-1" in page
+        assert "pp 3 │ 3 │ layer 5" in page
+        assert "'layout.stages=[2,2,1,1]'" in page
+
+
+async def test_sizes_of_another_strategy_are_put_aside_and_come_back() -> None:
+    app = deck(workstation(4))
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await opened(pilot)
+        form, texts = screen.query_one(Form), screen.draft.texts
+        form.put("layout.strategy", "hybrid")
+        await until(pilot, lambda: form.shows("layout.cp"))
+        await typed(pilot, "layout.pp", "2")
+        await typed(pilot, "layout.tp", "2")
+        form.put("layout.strategy", "tensor")
+        await until(pilot, lambda: not form.shows("layout.pp"))
+        await judged(pilot)
+        assert (texts["layout.pp"], texts["layout.tp"]) == ("", "2")
+        form.put("layout.strategy", "hybrid")
+        await until(pilot, lambda: form.shows("layout.pp"))
+        await judged(pilot)
+        assert (texts["layout.pp"], texts["layout.tp"]) == ("2", "2")
+        assert form.row("layout.pp").text == "2"
+        assert screen.verdict is not None
+        assert screen.verdict.spec.layout.pp == 2
+
+
+async def test_what_a_network_cannot_be_split_into_is_told_at_the_size_even_of_another_strategy() -> None:
+    app = deck(workstation(4))
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await opened(pilot)
+        form = screen.query_one(Form)
+        form.put("layout.strategy", "tensor")
+        await until(pilot, lambda: form.shows("layout.tp"))
+        await judged(pilot)
+        await typed(pilot, "layout.devices", "4")
+        assert "heads cannot be split over tp = 4" in problem_of(screen, "layout.tp")
+        form.put("layout.strategy", "fsdp")
+        await until(pilot, lambda: not form.shows("layout.tp"))
+        await pilot.press("ctrl+o")
+        await until(pilot, lambda: form.shows("layout.virtual_stages"))
+        await typed(pilot, "layout.virtual_stages", "2")
+        await pilot.press("ctrl+o")
+        await until(pilot, lambda: not form.shows("layout.compile"))
+        assert "there is no pipeline" in problem_of(screen, "layout.virtual_stages")
+
+
+async def test_the_strategies_are_listed_with_a_line_each() -> None:
+    app = deck()
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await opened(pilot)
+        screen.query_one(Form).focus_field("layout.strategy")
+        await pilot.pause()
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, Choose))
+        page = text(app)
+        for name, line in STRATEGIES.items():
+            assert name in page
+            assert line in page
+        await pilot.press(*"hsd", "enter")
+        await until(pilot, lambda: screen.draft.texts["layout.strategy"] == "hsdp")
+        assert "the groups are copies" in " ".join(panel(app).split())
 
 
 async def test_every_field_is_reachable() -> None:
@@ -458,6 +541,25 @@ def after(*keys: str, fields: dict[str, str] | None = None) -> Step:
 @SIZES
 def test_looks(size: tuple[int, int], snap_compare: Any) -> None:
     assert snap_compare(deck(), terminal_size=size, run_before=after())
+
+
+@SIZES
+def test_looks_with_a_hybrid_layout(size: tuple[int, int], snap_compare: Any) -> None:
+    async def do(pilot: Pilot[Any]) -> None:
+        screen = await opened(pilot)
+        form = screen.query_one(Form)
+        form.put("layout.strategy", "hybrid")
+        await until(pilot, lambda: form.shows("layout.tp"))
+        form.put("layout.pp", "2")
+        form.put("layout.tp", "2")
+        form.focus_field("layout.precision")
+        form.focus_field("layout.cp")
+        await pilot.pause()
+        await judged(pilot)
+        await pilot.pause()
+        await pilot.wait_for_scheduled_animations()
+
+    assert snap_compare(deck(workstation(8)), terminal_size=size, run_before=do)
 
 
 @SIZES

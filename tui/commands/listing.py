@@ -6,11 +6,11 @@ from typing import get_args
 
 import typer
 
-from engine.contract.layout import Layout
 from engine.contract.machine import Device
 from engine.contract.states import RunStateName
 from engine.runs.status import RunStatus, find_run, list_runs, read_status
 from tui.commands.output import emit, note, say, widest
+from tui.summary import layout_words
 from tui.text import (
     human_bytes,
     human_count,
@@ -39,10 +39,21 @@ def runs(state: str | None, *, as_json: bool) -> None:
     if not found:
         note("no runs yet: start one with `traindeck demo`" if state is None else f"no run is {state}")
         return
+    in_slurm = any(run.slurm_job is not None for run in found)
     say(
         table(
-            ["run", "state", "step", "loss", "val. perplexity", "tokens/s", "left", "created"],
-            [_row(run) for run in found],
+            [
+                "run",
+                "state",
+                "step",
+                "loss",
+                "val. perplexity",
+                "tokens/s",
+                "left",
+                "created",
+                *["slurm job"] * in_slurm,
+            ],
+            [[*_row(run), *[slurm_text(run)] * in_slurm] for run in found],
             right=[2, 3, 4, 5, 6],
             widest=widest(),
         )
@@ -60,6 +71,11 @@ def _row(run: RunStatus) -> list[str]:
         human_duration(run.eta_seconds),
         human_time(run.created),
     ]
+
+
+def slurm_text(run: RunStatus) -> str:
+    """The newest Slurm job of a run, and what Slurm calls its state where it was asked."""
+    return "" if run.slurm_job is None else f"{run.slurm_job} {run.slurm_state or ''}".rstrip()
 
 
 def _steps(run: RunStatus) -> str:
@@ -94,20 +110,12 @@ def status_text(run: RunStatus) -> str:
         ("tokens/s", human_count(run.tokens_per_second)),
         ("trained", human_duration(run.elapsed_seconds)),
         ("left", human_duration(run.eta_seconds)),
-        ("layout", layout_text(run.layout) if run.layout else "n/a"),
+        ("layout", layout_words(run.layout) if run.layout else "n/a"),
+        *([("slurm job", slurm_text(run))] if run.slurm_job is not None else []),
         ("directory", run.directory),
         *((f"device {device.index}", device_text(device)) for device in run.devices),
     ]
     return pairs(items)
-
-
-def layout_text(layout: Layout) -> str:
-    """A layout in one line."""
-    threads = f", {layout.threads_per_worker} threads each" if layout.threads_per_worker else ""
-    return (
-        f"{layout.strategy} on {layout.world_size} x {layout.accelerator}{threads}: micro-batch {layout.micro_batch}"
-        f" x {layout.accumulation} accumulated = {layout.batch_size} sequences a step, {layout.precision}"
-    )
 
 
 def device_text(device: Device) -> str:

@@ -12,9 +12,9 @@ from engine.hardware.detect import detect
 from engine.planner.estimate import Estimate, estimate, fit_problems, plan_object
 from engine.planner.memory import MemoryEstimate
 from engine.planner.shapes import parameter_count
-from tui.commands.listing import layout_text
 from tui.commands.output import FAILED, UNKNOWN_FIT, emit, note, say, widest
 from tui.commands.specs import chosen_spec, require_runnable
+from tui.summary import layout_words
 from tui.text import (
     human_bytes,
     human_count,
@@ -60,7 +60,7 @@ def estimate_text(spec: RunSpec, found: Estimate) -> str:
         ("model", f"{spec.model.preset}: {human_count(found.parameters)} parameters ({found.parameters:,})"),
         ("", f"{shape.layers} layers, width {shape.hidden}, vocabulary {shape.vocabulary:,}"),
         ("data", f"{spec.data.source}, {spec.tokenizer.kind} tokens in sequences of {spec.data.sequence_length}"),
-        ("layout", layout_text(found.layout)),
+        ("layout", layout_words(found.layout)),
         ("length", _length(spec, found)),
         ("memory", f"{human_bytes(memory.total_bytes)} per device: {_parts(memory)}"),
         ("fits", f"{fits}: needs {needed}"),

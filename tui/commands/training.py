@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -10,15 +11,17 @@ import typer
 
 from engine.contract.errors import TraindeckError
 from engine.contract.events import Validation
-from engine.contract.machine import Machine
+from engine.contract.layout import Layout
 from engine.contract.rundir import RunDirectory
 from engine.contract.spec import RunSpec
 from engine.contract.specfile import dump_spec
 from engine.hardware.detect import detect
 from engine.planner.estimate import Estimate, estimate, fit_problems, plan_object
-from engine.runs.command import training_command, training_environment
+from engine.runs.command import host_commands, training_command, training_environment
 from engine.runs.create import create_run
+from engine.runs.hosts import other_hosts
 from engine.runs.launch import start
+from engine.runs.preflight import require_hosts
 from engine.runs.state import read_state
 from engine.runs.status import read_status
 from tui.commands.following import Following
@@ -26,6 +29,7 @@ from tui.commands.lines import sample_lines
 from tui.commands.opening import open_app
 from tui.commands.output import FAILED, emit, in_terminal, note, say
 from tui.commands.planning import estimate_text
+from tui.commands.slurm import Ground, ground_of, say_job, start_job
 from tui.commands.specs import chosen_spec, require_runnable
 from tui.commands.watching import follow_or_detach
 from tui.text import human_duration, human_number, printable
@@ -35,17 +39,17 @@ DEMO_PROFILE = "quickstart"
 
 def train(
     name_or_path: str, sets: list[str], *, name: str | None, detach: bool, dry_run: bool, plain: bool, force: bool,
-    as_json: bool,
+    as_json: bool, slurm: bool = False, sbatch: Sequence[str] = (),
 ) -> None:  # fmt: skip
     """Start a spec and follow it. Exits with 1 if the run fails. Raises TraindeckError if it cannot start."""
     spec = chosen_spec(name_or_path, sets, name=name)
-    machine = detect()
-    require_runnable(spec, machine, name_or_path)
-    found = estimate(spec, machine)
+    ground = ground_of(spec, sbatch, slurm=slurm)
+    require_runnable(ground.placed, ground.machine, name_or_path)
+    found = estimate(ground.placed, ground.machine)
     if dry_run:
-        _say_what_would_start(spec, machine, found, as_json=as_json)
+        _say_what_would_start(spec, ground, found, as_json=as_json)
         return
-    run = _start(spec, machine, found, force=force)
+    run = _start(spec, ground, found, force=force)
     if detach:
         _say_started(run, as_json=as_json)
     elif in_terminal() and not plain and not as_json:
@@ -54,23 +58,46 @@ def train(
         _follow(run, as_json=as_json)
 
 
-def _say_what_would_start(spec: RunSpec, machine: Machine, found: Estimate, *, as_json: bool) -> None:
+def _say_what_would_start(spec: RunSpec, ground: Ground, found: Estimate, *, as_json: bool) -> None:
+    if as_json and ground.options is not None:
+        say_job(spec, found, ground.options, as_json=True)
+        return
     command = training_command(found.layout)
-    environment = training_environment(found.layout, machine.devices)
+    environment = training_environment(found.layout, ground.machine.devices)
     if as_json:
         spec_object = msgspec.to_builtins(spec)
-        emit({"spec": spec_object, "plan": plan_object(found), "command": command, "environment": environment})
+        shown = {"spec": spec_object, "plan": plan_object(found), "command": command, "environment": environment}
+        if ground.placed is spec and other_hosts(found.layout):
+            shown["hosts"] = host_commands(found.layout)
+        emit(shown)
         return
     say(f"# spec\n{printable(dump_spec(spec)).rstrip()}\n")
     say(f"# estimate\n{estimate_text(spec, found)}")
     for problem in fit_problems(found):
         say(f"! {problem}")
+    if ground.options is not None:
+        say_job(spec, found, ground.options, as_json=False)
+        return
     settings = [f"{name}={shlex.quote(value)}" for name, value in environment.items()]
+    if ground.placed is spec and other_hosts(found.layout):
+        _say_commands(found.layout, settings)
+        return
     say("\n# command, once the data is prepared (DIR is the directory of the run)")
     say(" \\\n  ".join([" ".join(settings), shlex.join(command)]) if settings else shlex.join(command))
 
 
-def _start(spec: RunSpec, machine: Machine, found: Estimate, *, force: bool) -> RunDirectory:
+def _say_commands(layout: Layout, settings: list[str]) -> None:
+    """What is started on each of several hosts."""
+    say("\n# commands on each host, once the data is prepared there: DIR is the directory of the run, ADDRESS:PORT one")
+    say("# of the first host that the others reach. Each node sets the same variables as are set here.")
+    for host, commands in host_commands(layout).items():
+        say(f"\n# {printable(host, newlines=False)}")
+        for number, command in enumerate(commands):
+            is_last = number == len(commands) - 1
+            say(" \\\n  ".join([" ".join(settings), shlex.join(command)]) if is_last else shlex.join(command))
+
+
+def _start(spec: RunSpec, ground: Ground, found: Estimate, *, force: bool) -> RunDirectory:
     problems = fit_problems(found)
     if problems and not force:
         raise TraindeckError(
@@ -78,8 +105,15 @@ def _start(spec: RunSpec, machine: Machine, found: Estimate, *, force: bool) -> 
         )  # fmt: skip
     for problem in problems:
         note(f"warning: {printable(str(problem))}")
-    run = create_run(spec, machine, found.layout, plan_object(found))
-    start(run)
+    # Where Slurm places it, Slurm has looked at the nodes.
+    checked = require_hosts(found.layout, spec) if ground.placed is spec else None
+    for odd in checked.warnings if checked else ():
+        note(f"warning: {printable(odd.message, newlines=False)}")
+    run = create_run(spec, ground.machine, found.layout, plan_object(found), placed=ground.placed)
+    if ground.options is not None:
+        start_job(run, spec.name, ground.options)
+    else:
+        start(run)
     return run
 
 
@@ -107,15 +141,15 @@ def _follow(run: RunDirectory, *, as_json: bool) -> None:
 def demo(sets: list[str], *, in_app: bool, as_json: bool) -> None:
     """From nothing to a trained, evaluated and sampled model, told in lines."""
     spec = chosen_spec(DEMO_PROFILE, sets)
-    machine = detect()
-    require_runnable(spec, machine, DEMO_PROFILE)
-    found = estimate(spec, machine)
+    ground = Ground(detect(), spec)
+    require_runnable(spec, ground.machine, DEMO_PROFILE)
+    found = estimate(spec, ground.machine)
     if in_app:
-        open_app(_start(spec, machine, found, force=False).path)
+        open_app(_start(spec, ground, found, force=False).path)
         return
     tell = note if as_json else say
     tell(f"{printable(spec.description)}\n\n{estimate_text(spec, found)}\n")
-    run = _start(spec, machine, found, force=False)
+    run = _start(spec, ground, found, force=False)
     following = Following(run)
     tell(f"run {printable(run.id, newlines=False)} (ctrl-c leaves it running)\n")
     if not follow_or_detach(following, to_stderr=as_json):

@@ -22,6 +22,7 @@ from tui.screens.dialogs import AskText, Choose, Confirm
 from tui.screens.frame import DeckScreen
 from tui.screens.new_form import Form
 from tui.screens.new_panel import Panel
+from tui.strategies import STRATEGIES, help_words
 from tui.text import human_count, printable
 from tui.widgets.choice import AUTO, Choice
 from tui.widgets.field import FieldRow
@@ -144,15 +145,20 @@ class NewScreen(DeckScreen):
 
     @on(FieldRow.Edited)
     def _edited(self, event: FieldRow.Edited) -> None:
-        # What the field says now: a message from before the form was filled in may come late.
-        self._draft.texts[event.row.field.name] = event.row.text
+        # What the fields say now: a message from before the form was filled in may come late. Another strategy
+        # changes more than its own field.
+        self._draft.texts |= self.query_one(Form).texts
+        self._show_help(event.row)
         self._show_origin()
         self._judge_soon()
 
     @on(FieldRow.Entered)
     def _entered(self, event: FieldRow.Entered) -> None:
-        field = event.row.field
-        self.query_one(Panel).help_text = f"{field.name}\n{field.help}"
+        self._show_help(event.row)
+
+    def _show_help(self, row: FieldRow) -> None:
+        if row.has_focus_within:
+            self.query_one(Panel).help_text = help_words(row.field, row.text)
 
     @on(Button.Pressed, "#start")
     def _pressed(self) -> None:
@@ -200,6 +206,8 @@ class NewScreen(DeckScreen):
         options = [(word, word or AUTO, "") for word in choice.choices]
         if row.field.name == "model.preset":
             options = [(word, word, detail) for word, detail in preset_details(self._draft).items()]
+        elif row.field.name == "layout.strategy":
+            options = [(word, word, line) for word, line in STRATEGIES.items()]
         self.app.push_screen(
             Choose(row.field.label, options, choice.value), lambda word: choice.put(word) if word is not None else None
         )

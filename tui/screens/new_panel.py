@@ -14,14 +14,24 @@ from textual.widgets import Button, Static
 from engine.contract.layout import Layout
 from tui.draft import FIELDS
 from tui.judge import Verdict
-from tui.summary import layout_summary, shape_summary
+from tui.mesh import mesh_rows, sizes_of
+from tui.summary import batch_words, layout_summary, memory_levers, shape_summary
 from tui.text import UNKNOWN, ascii_wanted, human_bytes, human_count, human_duration, printable, wrap_words
+from tui.widgets.glyphs import bar, glyphs
 
 if TYPE_CHECKING:
     from engine.planner.estimate import Estimate
 
 LABEL = 8
 BAR = 20
+MESH_LINES = 14
+WIDE = 40
+"""Cells of a panel from which on the mesh stands under the words of the layout, not under their label."""
+_MESH_STYLES = {
+    "label": "$secondary", "frame": "$foreground 25%", "train": "bold $primary", "validation": "bold $warning",
+    "third": "$success", "fourth": "$accent",
+}  # fmt: skip
+"""The colours that the panes of the monitor give to these names."""
 
 
 class Panel(Vertical):
@@ -71,6 +81,8 @@ def facts(verdict: Verdict, width: int) -> Content:
 
 
 def _fact(label: str, text: str, width: int, style: str = "") -> list[Content]:
+    if not text:
+        return []
     first, *rest = [line.replace("\u00a0", " ") for line in wrap_words(text, width - LABEL)] or [""]
     lines = [Content.assemble((label.ljust(LABEL), "$secondary"), (first, style))]
     return lines + [Content.assemble(" " * LABEL, (line, style)) for line in rest]
@@ -82,7 +94,7 @@ def _problem_lines(verdict: Verdict, width: int) -> list[Content]:
     lines = [Content.styled(f"{mark} {count} thing{'s' if count > 1 else ''} to mend", "bold $error")]
     for problem in verdict.problems[:4]:
         field = FIELDS.get(problem.field)
-        hidden = field is not None and not field.main
+        hidden = field is not None and not field.main and not field.name.startswith("layout.")
         words = f"{field.label if field else problem.field}: {problem.message}"
         if hidden and problem.hint:
             words += f" ({problem.hint})"
@@ -103,24 +115,31 @@ def _model_lines(verdict: Verdict, width: int) -> list[Content]:
 
 def _estimate_lines(verdict: Verdict, found: Estimate, width: int) -> list[Content]:
     layout = found.layout
-    batch = layout.batch_size
+    words = layout_summary(layout)
+    for axis, size in sizes_of(layout).items():
+        words = words.replace(f"{axis} {size}", f"{axis}\u00a0{size}")
     length = verdict.spec.data.sequence_length
-    lines = [
+    return [
         Content(""),
-        *_memory_lines(verdict, found, width),
+        *_fact("Layout", words, width),
+        *_fact("", memory_levers(layout), width, "$secondary"),
+        *_mesh_lines(layout, width),
         Content(""),
-        *_fact("Layout", layout_summary(layout), width),
-        *_fact("", _batch_words(layout), width, "$secondary"),
-        *_fact("Step", f"{batch} x {length} = {found.tokens_per_step:,} tokens", width),
+        *_memory_lines(found, width),
+        Content(""),
+        *_fact("Batch", batch_words(layout), width),
+        *_fact("Step", f"{layout.batch_size} x {length} = {found.tokens_per_step:,} tokens", width),
+        *_fact("Total", _total_words(verdict, found), width),
     ]
-    return lines + _fact("Total", _total_words(verdict, found), width)
 
 
-def _batch_words(layout: Layout) -> str:
-    words = f"micro-batch {layout.micro_batch}"
-    if layout.accumulation > 1:
-        words += f" x {layout.accumulation} accumulated"
-    return words + (f" x {layout.data_ranks} ranks" if layout.data_ranks > 1 else "")
+def _mesh_lines(layout: Layout, width: int) -> list[Content]:
+    """Which rank sits where, as the monitor paints it."""
+    indent = LABEL if width >= WIDE else 0
+    rows = mesh_rows(layout, width - indent, MESH_LINES, glyphs())
+    return [
+        Content.assemble(" " * indent, *((text, _MESH_STYLES.get(style, "")) for text, style in row)) for row in rows
+    ]
 
 
 def _total_words(verdict: Verdict, found: Estimate) -> str:
@@ -137,19 +156,22 @@ def _total_words(verdict: Verdict, found: Estimate) -> str:
     return ", ".join(parts) or UNKNOWN
 
 
-def _memory_lines(verdict: Verdict, found: Estimate, width: int) -> list[Content]:
-    memory, available = found.memory, found.available_bytes
-    needed = found.needed_bytes
-    lines = _fact("Memory", f"about {human_bytes(needed)}", width, "bold")
+def _memory_bar(share: float, width: int) -> Content:
+    tone = "$error" if share > 1 else "$warning" if share > 0.85 else "$success"
+    filled, rest = bar(share, width, glyphs())
+    return Content.assemble(" " * LABEL, (filled, tone), (rest, "$secondary"))
+
+
+def _memory_lines(found: Estimate, width: int) -> list[Content]:
+    available, needed, several = found.available_bytes, found.needed_bytes, found.layout.world_size > 1
+    shared = found.layout.accelerator == "cpu"
+    lines = _fact(
+        "Memory", f"about {human_bytes(needed)}" + (" a device" if several and not shared else ""), width, "bold"
+    )
     if available:
-        lines.append(Content.assemble(" " * LABEL, bar(needed / available, min(BAR, width - LABEL))))
-    if found.layout.world_size > 1:
-        lines += _fact(
-            "",
-            f"{human_bytes(memory.total_bytes)} for each of {found.layout.world_size} processes",
-            width,
-            "$secondary",
-        )
+        lines.append(_memory_bar(needed / available, min(BAR, width - LABEL)))
+    if several and shared:
+        lines += _fact("", f"{human_bytes(found.memory.total_bytes)} a process", width, "$secondary")
     place = "" if found.where == "this machine" else f" on {found.where}"
     free = f"{human_bytes(available)} free{place}"
     marks = ("+", "!", "?") if ascii_wanted() else ("✔", "✘", "?")
@@ -160,11 +182,3 @@ def _memory_lines(verdict: Verdict, found: Estimate, width: int) -> list[Content
     else:
         lines += _fact("", f"{marks[1]} does not fit in {free}", width, "$error")
     return lines
-
-
-def bar(share: float, width: int) -> Content:
-    """A bar of ``width`` cells, filled to ``share`` (clipped at full)."""
-    filled = max(1, min(width, round(share * width))) if share > 0 else 0
-    full, empty = ("#", "-") if ascii_wanted() else ("━", "─")
-    tone = "$error" if share > 1 else "$warning" if share > 0.85 else "$success"
-    return Content.assemble((full * filled, tone), (empty * (width - filled), "$secondary"))

@@ -128,6 +128,9 @@ class FieldRow(Widget):
 
     def put(self, text: str) -> None:
         """Fill the field in without telling anyone (its owner knows); what says so already keeps its cursor."""
+        if not self.children:
+            self._text = text  # its editor is still to come, and begins with it
+            return
         editor = self.editor
         if text == self._text == editor.value:
             return
@@ -201,7 +204,9 @@ def row_id(name: str) -> str:
 _PLACEHOLDERS: dict[str, str] = {
     "budget.max_steps": "no limit", "budget.max_tokens": "no limit", "budget.max_epochs": "no limit",
     "budget.max_seconds": "no limit", "optim.clip_norm": "off", "data.subset": "none", "data.max_documents": "all",
-    "tokenizer.file": "none", "evaluation.every_steps": "only at the end", "evaluation.max_batches": "all",
+    "tokenizer.file": "none", "layout.hosts": "this one alone", "layout.stages": "even",
+    "layout.micro_batches": "all alike", "model.layer_groups": "none shared",
+    "evaluation.every_steps": "only at the end", "evaluation.max_batches": "all",
     "evaluation.top_k": "all", "checkpoint.every_steps": "only at the end",
 }  # fmt: skip
 """What an empty field means; else the program decides."""

@@ -27,6 +27,7 @@ COMMANDS = [
     "checkpoint",
     "delete",
     "devices",
+    "hosts",
     "presets",
     "data",
     "generate",

@@ -58,7 +58,7 @@ def test_a_run_is_found_by(call: Call, ended_run: RunDirectory, how: str) -> Non
 def test_status_in_words(call: Call, ended_run: RunDirectory) -> None:
     done = call("status", "latest")
     assert done.code == 0
-    for words in ("finished: all steps are done", "40/40", "20.09", "single on 1 x cpu", str(ended_run.path)):
+    for words in ("finished: all steps are done", "40/40", "20.09", "single on cpu", str(ended_run.path)):
         assert words in done.out
 
 
