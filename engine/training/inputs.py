@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from engine.contract.errors import RunError
+from engine.contract.errors import RunError, SpecError
 from engine.contract.layout import Layout
 from engine.contract.plan import PlanFile
 from engine.contract.presets import resolve_shape
@@ -16,6 +16,7 @@ from engine.contract.rundir import RunDirectory
 from engine.contract.shape import ModelShape
 from engine.contract.spec import RunSpec
 from engine.contract.specfile import read_spec
+from engine.contract.splitting import split_problems
 from engine.data.prepared import PreparedData, read_prepared
 
 
@@ -41,12 +42,16 @@ def open_run(path: Path) -> RunDirectory:
 def read_inputs(run: RunDirectory) -> Inputs:
     """Everything a training starts from.
 
-    Raises SpecError, DataError or RunError, each naming the file that is missing or damaged.
+    Raises SpecError with all reasons why the layout cannot cut this network, and SpecError, DataError or RunError
+    naming a file that is missing or damaged.
     """
     spec = read_spec(run.spec)
     layout = read_layout(run.plan)
     data = read_prepared(run)
     shape = resolve_shape(spec.model, vocabulary=data.manifest.vocabulary, sequence_length=spec.data.sequence_length)
+    # Only now is the vocabulary known for certain.
+    if problems := split_problems(shape, layout, spec.data.sequence_length):
+        raise SpecError(problems, str(run.spec))
     return Inputs(run=run, spec=spec, layout=layout, data=data, shape=shape)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from dataclasses import dataclass
 
 import torch
@@ -12,9 +11,10 @@ from torch import Tensor
 from engine.contract.errors import CheckpointError
 from engine.contract.events import Ended, Train
 from engine.training.control import Act
-from engine.training.milestones import checkpoint, evaluate, write_sample
+from engine.training.milestones import evaluate, write_sample
 from engine.training.optimiser import set_learning_rate
 from engine.training.pausing import pause
+from engine.training.saving import begin_saving, save, tell_saved
 from engine.training.schedule import learning_rate
 from engine.training.session import Session
 
@@ -41,7 +41,7 @@ def train(session: Session) -> str:
     if reason != "stopped":
         evaluate(session)
         write_sample(session)
-    if not checkpoint(session):
+    if not save(session):
         raise CheckpointError(
             "The trained model could not be saved",
             f"training ended at step {session.step} ({reason}), and its checkpoint was not written; the log says why",
@@ -68,18 +68,19 @@ def run_steps(session: Session) -> str:
         if ends or session.step % spec.log_every_steps == 0:
             report(session, result, data_seconds)
             data_seconds = 0.0
+        tell_saved(session)
         if not ends and is_due(spec.evaluation.every_steps, session.step):
             evaluate(session)
         if not ends and is_due(spec.checkpoint.every_steps, session.step):
-            checkpoint(session, validated=spec.checkpoint.keep_best)
+            begin_saving(session, validated=spec.checkpoint.keep_best)
             write_sample(session)
         match decision.act:
             case Act.STOP:
                 session.tell_state("stopping", decision.reason)
-                session.control.done(decision, saved=checkpoint(session))
+                session.control.done(decision, saved=save(session))
                 return "stopped"
             case Act.CHECKPOINT:
-                session.control.done(decision, saved=checkpoint(session))
+                begin_saving(session, decision=decision)
                 write_sample(session)
             case Act.PAUSE:
                 if not pause(session, decision):
@@ -99,11 +100,18 @@ def train_step(session: Session) -> StepResult:
         time_share=session.budget.time_share(session.elapsed_seconds),
     )
     set_learning_rate(session.optimiser, rate)
-    before = batches.seconds
-    sums = session.network.backward(batches.step(session.samples), session.gradient_scale)
+    before, scaler = batches.seconds, session.scaler
+    scale = torch.tensor(session.gradient_scale, device=session.device)
+    sums = session.network.backward(batches.step(session.samples), scale if scaler is None else scaler.scale(scale))
     session.gradients.settle()
+    if scaler is not None:
+        scaler.unscale_(session.optimiser)
     grad_norm = _clip(session)
-    session.optimiser.step()
+    if scaler is None:
+        session.optimiser.step()
+    else:  # leaves the step out where a gradient overflowed
+        scaler.step(session.optimiser)
+        scaler.update()
     session.optimiser.zero_grad(set_to_none=True)
     return StepResult(nats=sums[1], grad_norm=grad_norm, rate=rate, data_seconds=batches.seconds - before)
 

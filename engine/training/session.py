@@ -13,11 +13,12 @@ from engine.contract.states import RunStateName
 from engine.parallel.gradients import Gradients
 from engine.parallel.mesh import Mesh
 from engine.parallel.network import Network
+from engine.parallel.precision import ShardedScaler
 from engine.training.budget import Budget
 from engine.training.checkpoint import Content, Position
 from engine.training.checkpointer import Checkpointer
 from engine.training.clock import Clock
-from engine.training.control import Control
+from engine.training.control import Control, Decision
 from engine.training.devices import Ranks
 from engine.training.health import LossWatch
 from engine.training.inputs import Inputs
@@ -38,6 +39,8 @@ class Session:
     """What this rank has of the model."""
     gradients: Gradients
     optimiser: Optimizer
+    scaler: ShardedScaler | None
+    """Where small gradients would vanish in the number format."""
     batches: StepBatches
     budget: Budget
     reporter: Reporter
@@ -59,7 +62,14 @@ class Session:
     """At ``validated_step``."""
     sampled_step: int | None = None
     """On rank 0."""
+    begun_step: int | None = None
+    """Of the newest checkpoint that was begun."""
     saved_step: int | None = None
+    """Of the newest checkpoint that is on disk, as far as this rank has noticed."""
+    finished_step: int | None = None
+    """Of the newest checkpoint that is on disk or has failed, as far as this rank has noticed."""
+    awaiting: list[Decision] = field(default_factory=list)
+    """What is to be acknowledged when the checkpoint of ``begun_step`` is on disk."""
 
     @property
     def device(self) -> torch.device:

@@ -36,12 +36,13 @@ def open_session(inputs: Inputs, reporter: Reporter, flag: StopFlag | None, star
     spec, layout = inputs.spec, inputs.layout
     fabric = make_fabric(layout, inputs.shape)
     ranks, mesh = Ranks(fabric), mesh_of(fabric)
+    precision = Precision.of(layout)
     network = NetworkBuilder(
         shape=inputs.shape,
         layout=layout,
         mesh=mesh,
         device=fabric.device,
-        precision=Precision.of(layout),
+        precision=precision,
         seed=spec.seed,
         sequence_length=spec.data.sequence_length,
         label_smoothing=spec.optim.label_smoothing,
@@ -70,6 +71,7 @@ def open_session(inputs: Inputs, reporter: Reporter, flag: StopFlag | None, star
         network=network,
         gradients=Gradients(network.parts, mesh, inputs.shape.tied_embeddings),
         optimiser=optimiser,
+        scaler=precision.scaler(fabric.device),
         batches=batches,
         budget=budget,
         reporter=reporter,
@@ -94,10 +96,11 @@ def resume(session: Session) -> str | None:
     session.step, session.samples, session.tokens = manifest.step, manifest.samples, manifest.tokens
     session.elapsed_seconds = manifest.elapsed_seconds
     session.clock = Clock(manifest.elapsed_seconds)
-    session.logged_step = session.saved_step = session.reporter.step = manifest.step
+    session.logged_step = session.reporter.step = manifest.step
+    session.begun_step = session.saved_step = session.finished_step = manifest.step
     if manifest.validation_loss is not None:
         session.validated_step, session.validation_loss = manifest.step, manifest.validation_loss
-    if read_content(folder).data_fingerprint != session.content.data_fingerprint and session.ranks.rank == 0:
+    if session.ranks.rank == 0 and read_content(folder).data_fingerprint != session.content.data_fingerprint:
         session.reporter.notice("the training data is not the one that the checkpoint was trained on")
     return folder.name
 
