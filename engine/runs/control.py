@@ -14,6 +14,7 @@ from engine.runs.inbox import append_command
 from engine.runs.launch import start
 from engine.runs.relayout import Relayout, change_layout, require_changeable
 from engine.runs.scan import line_start
+from engine.runs.slurmjob import cancel, read_job
 from engine.runs.state import read_state
 
 __all__ = ["Command", "request", "resume", "resume_under", "wait_for"]
@@ -38,6 +39,8 @@ def request(run: RunDirectory, action: Action) -> Command:
             run.id,
             f"It can take: {', '.join(possible)}." if possible else "Wait until it has ended, then resume it.",
         )
+    if action == "stop" and state == "queued" and (job := read_job(run)) is not None and job.submitted:
+        return cancel(run, job) or append_command(run, action)
     return append_command(run, action)
 
 

@@ -27,14 +27,20 @@ from engine.runs.home import runs_folder
 
 
 def create_run(
-    spec: RunSpec, machine: Machine, layout: Layout, estimate_json: dict[str, Any] | None = None
+    spec: RunSpec,
+    machine: Machine,
+    layout: Layout,
+    estimate_json: dict[str, Any] | None = None,
+    *,
+    placed: RunSpec | None = None,
 ) -> RunDirectory:
     """Write the directory of a new run, with mode 0700.
 
+    ``placed`` is ``spec`` with the hosts of this start, where a batch system chooses them: checked in its place.
     Paths in ``spec`` become absolute. Raises SpecError for a spec that cannot run on ``machine``, and RunError where
     the directory cannot be written (a full disk): then nothing of it is left.
     """
-    require(spec, machine)
+    require(placed or spec, machine)
     spec = anchored(spec)
     created = time.time()
     info = RunInfo(

@@ -12,6 +12,7 @@ from engine.contract.rundir import RunDirectory
 from engine.runs.command import process_environment, training_command, training_environment
 from engine.runs.detach import How, choose, prefix
 from engine.runs.logfile import log_tail
+from engine.runs.slurmscript import has_script, job_of_this_process, submit_run
 from engine.runs.state import read_info
 
 __all__ = ["start", "training_command", "training_environment"]
@@ -24,9 +25,13 @@ ALREADY_SUPERVISED = 3
 def start(run: RunDirectory) -> None:
     """Start the processes of a run, new or ended, and return once its supervisor has written its first event.
 
-    The supervisor is no child of this process afterwards: it has its own session and no terminal. Raises RunError.
+    The supervisor is no child of this process afterwards: it has its own session and no terminal. A run with a batch
+    script is submitted to Slurm instead, unless this process is in an allocation already. Raises RunError.
     """
     read_info(run)
+    if has_script(run) and job_of_this_process() is None:
+        submit_run(run)
+        return
     how = choose()
     code, begin = _spawn(run, how)
     if code not in {0, ALREADY_SUPERVISED} and how == "systemd-run":

@@ -9,6 +9,7 @@ from engine.contract.rundir import RunDirectory
 from engine.contract.states import LIVE
 from engine.runs.liveness import read_identity
 from engine.runs.processes import Known, end_leftovers
+from engine.runs.slurmjob import read_job
 from engine.runs.state import read_state
 
 
@@ -18,7 +19,8 @@ def delete_run(run: RunDirectory) -> None:
     Raises RunError for any other, and for what is no run.
     """
     state, _ = read_state(run)
-    if state in LIVE and not (state == "queued" and read_identity(run) is None):
+    is_new = state == "queued" and read_identity(run) is None and read_job(run) is None
+    if state in LIVE and not is_new:
         raise RunError("A run that is not ended cannot be deleted", f"{run.id} is {state}", "Stop it first.")
     end_leftovers(Known(run).read())
     if run.path.is_symlink():  # what it points to lies elsewhere and is not ours to delete

@@ -54,9 +54,9 @@ class JobReport(msgspec.Struct, frozen=True, kw_only=True):
         return self.state in WORKING
 
 
-def submit(arguments: Sequence[str]) -> int:
-    """Run ``sbatch`` with ``arguments``; the id of the job. Raises RunError with what sbatch objects to."""
-    said = _run(["sbatch", "--parsable", *arguments], "The run was not submitted")
+def submit(command: Sequence[str]) -> int:
+    """Run an ``sbatch --parsable``; the id of the job. Raises RunError with what sbatch objects to."""
+    said = _run(command, "The run was not submitted")
     number = said.strip().splitlines()[-1].partition(";")[0] if said.strip() else ""
     if not number.isdecimal():
         raise RunError("The run was not submitted", f"sbatch answered {said.strip()!r}, and not with the id of a job")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
+from typing import Literal
 
 import filelock
 import msgspec
@@ -14,7 +16,6 @@ from engine.contract.events import CommandDone, State
 from engine.contract.journal import Journal
 from engine.contract.records import read_record
 from engine.contract.rundir import Command, RunDirectory
-from engine.contract.states import RunStateName
 from engine.runs import slurm
 from engine.runs.inbox import append_command
 
@@ -24,7 +25,9 @@ ASK_SECONDS = 5.0
 """How old Slurm's word on a job may be: a list of runs that is redrawn must not load the controller."""
 QUIET_SECONDS = 10.0
 """A run that wrote something within this time works: Slurm need not be asked. Telemetry comes every second."""
-LOCK_SECONDS = 5.0
+SILENT_SECONDS = 60.0
+"""After this long a run of which Slurm cannot be asked is taken for lost."""
+LOCK_SECONDS = 2.0
 
 
 class SlurmJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,45 +68,60 @@ def report_of(job: int) -> slurm.JobReport | None:
     return report
 
 
-def lost_because(job: SlurmJob, silent_seconds: float, host: str | None) -> str | None:
-    """Why a run that says that it is live is not; None while it may be.
+def standing(job: SlurmJob, silent_seconds: float, host: str | None) -> tuple[Literal["queued", "lost"], str] | None:
+    """What a run really is that says that it is live, and why; None where it is what it says, or nobody can tell.
 
     ``silent_seconds``: how long nothing was heard of it. ``host``: where its supervisor worked, None if none began.
     """
-    if silent_seconds < QUIET_SECONDS:
+    if host is not None and silent_seconds < QUIET_SECONDS:
         return None
     report = report_of(job.job)
     if report is None:
-        if host is None or silent_seconds < 60.0:
+        if host is None or silent_seconds < SILENT_SECONDS:
             return None  # unknown is not lost
-        return f"it ran on {host} as Slurm job {job.job}, and nothing was heard from there for {silent_seconds:.0f} s"
-    if report.waits or report.works:
+        return "lost", (
+            f"it ran on {host} as Slurm job {job.job}, Slurm cannot be asked from here, and nothing was heard"
+            f" from there for {silent_seconds:.0f} seconds"
+        )
+    if report.waits:
+        return "queued", f"Slurm job {job.job} waits" + (f" ({report.reason})" if report.reason else "")
+    if report.works:
         return None
     why = slurm.ending_words(job.job, report)
     if host is None and report.state != "CANCELLED":
-        why += ", and its supervisor never began: is the run's folder on a file system that the nodes have, too?"
-    return why
+        why += "; no supervisor began: is the folder of the run on a file system that the nodes share?"
+    return "lost", why
 
 
-def waiting(job: SlurmJob, silent_seconds: float) -> str | None:
-    """Why the job of a run waits in the queue, in words; None where it does not wait, or nobody can tell."""
-    if silent_seconds < QUIET_SECONDS and silent_seconds < time.time() - job.time - 1.0:
-        return None
-    report = report_of(job.job)
-    if report is None or not report.waits:
-        return None
-    because = f": {report.reason}" if report.reason else ""
-    return f"Slurm job {job.job} waits in the queue{because}"
+def submit(run: RunDirectory, command: Sequence[str]) -> int:
+    """Submit the job of a run that no supervisor looks after, and say so in its events; the id of the job.
+
+    The supervisor's lock is held meanwhile: its place in the events is free, and a job that begins at once waits.
+    Raises RunError with what sbatch objects to.
+    """
+    try:
+        with _place_of_the_supervisor(run):
+            job = slurm.submit(command)
+            write_job(run, job, submitted=True)
+            with Journal(run.events_of("supervisor")) as journal:
+                journal.write(State(state="queued", reason=f"submitted as Slurm job {job}"))
+            return job
+    except filelock.Timeout:
+        raise RunError(
+            "The run is already running", f"{run.id} has a supervisor", f"See: traindeck status {run.id}"
+        ) from None
+    except OSError as error:
+        message = f"{run.path} cannot be written: {error.strerror or error}"
+        raise RunError("The run could not note its Slurm job", message, "See: squeue --me") from None
 
 
-def cancel(run: RunDirectory, job: SlurmJob, state: RunStateName) -> Command | None:
+def cancel(run: RunDirectory, job: SlurmJob) -> Command | None:
     """Cancel the waiting job of a run, and say so in its events; None if it has begun meanwhile.
 
-    No supervisor lives while the job waits, so that its place in the events is free; its lock is held all the same.
     Raises RunError where Slurm refuses.
     """
     try:
-        with filelock.FileLock(run.path / "supervisor.lock", timeout=LOCK_SECONDS, mode=0o600):
+        with _place_of_the_supervisor(run):
             if not slurm.cancel_waiting(job.job):
                 return None
             with _lock:
@@ -118,3 +136,8 @@ def cancel(run: RunDirectory, job: SlurmJob, state: RunStateName) -> Command | N
     except OSError as error:
         title = "The Slurm job is cancelled, and the run could not be told"
         raise RunError(title, f"{run.path}: {error.strerror or error}") from None
+
+
+def _place_of_the_supervisor(run: RunDirectory) -> filelock.BaseFileLock:
+    """The lock that a supervisor holds while it lives."""
+    return filelock.FileLock(run.path / "supervisor.lock", timeout=LOCK_SECONDS, mode=0o600)

@@ -9,7 +9,7 @@ from engine.contract.events import State
 from engine.contract.records import UNREADABLE
 from engine.contract.rundir import RunDirectory, RunInfo
 from engine.contract.states import ENDED, LIVE, RunStateName
-from engine.runs.liveness import lost_because
+from engine.runs.liveness import standing
 from engine.runs.pace import newest_state
 from engine.runs.rare import read_rare
 
@@ -29,11 +29,11 @@ def read_state(run: RunDirectory, info: RunInfo | None = None) -> tuple[RunState
     info = read_info(run) if info is None else info
     state = _said(run)
     if state is None or state.state in LIVE:
-        reason = lost_because(run, info.created)
-        if reason is not None and (state := _said(run)) is not None and state.state in ENDED:
-            reason = None  # it ended between the two looks
-        if reason is not None:
-            return "lost", reason
+        really = standing(run, info.created)
+        if really is not None and (state := _said(run)) is not None and state.state in ENDED:
+            really = None  # it ended between the two looks
+        if really is not None:
+            return really
     return ("queued", None) if state is None else (state.state, state.reason or None)
 
 

@@ -19,6 +19,7 @@ from engine.runs.measured import read_measured
 from engine.runs.pace import eta_seconds, recent_speed
 from engine.runs.rare import forget
 from engine.runs.scan import backwards, only
+from engine.runs.slurmjob import read_job, report_of
 from engine.runs.state import read_info, read_state
 
 __all__ = ["RunStatus", "find_run", "list_runs", "read_devices", "read_state", "read_status"]
@@ -50,6 +51,10 @@ class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
     layout: Layout | None = None
     devices: tuple[Device, ...] = ()
     """What the run uses; readings only while it is live."""
+    slurm_job: int | None = None
+    """Id of its newest Slurm job; None for a run without one."""
+    slurm_state: str | None = None
+    """What Slurm calls the state of that job; None where it was not asked (the run has ended) or does not know."""
 
 
 def read_status(run: RunDirectory) -> RunStatus:
@@ -69,6 +74,8 @@ def _read(run: RunDirectory) -> RunStatus:
     last = measured.validations[-1] if measured.validations else None
     started, train = measured.started, measured.train
     limits = started or (plan.budget if plan else None)
+    job = read_job(run)
+    report = report_of(job.job) if job is not None and state in LIVE else None
     return RunStatus(
         run=info.id,
         name=info.name,
@@ -89,6 +96,8 @@ def _read(run: RunDirectory) -> RunStatus:
         eta_seconds=eta_seconds(started, measured.step, measured.logged) if state == "running" else None,
         layout=None if plan is None else plan.layout,
         devices=read_devices(run, live=state in LIVE),
+        slurm_job=None if job is None else job.job,
+        slurm_state=None if report is None else report.state,
     )
 
 
