@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import AdamW, Optimizer
 
+from engine.contract.errors import RunError
 from engine.contract.spec import OptimSpec
-from engine.training.algorithms import (
-    ADAFACTOR,
-    MUON,
-    Group,
-    first_memory,
-    step_adafactor,
-    step_elementwise,
-    step_muon,
-)
+from engine.training.algorithms import ADAFACTOR, MUON, Group
+from engine.training.offload import OFFLOADABLE, OffloadedOptimizer
+from engine.training.sharded import ShardedOptimizer
 
 FUSED_DEVICES = frozenset({"cpu", "cuda", "mps"})
 """Where torch updates all parameters in one kernel."""
@@ -26,49 +20,26 @@ OUTER_LAYER = "head"
 """The output layer's name: a matrix, but not a hidden one."""
 
 
-class ShardedOptimizer(Optimizer):
-    """torch's algorithms over parameters that may be plain, or DTensors on any meshes, in one optimiser.
+def build_optimiser(
+    parts: nn.Module | Sequence[nn.Module], optim: OptimSpec, device: torch.device, *, offload: bool = False
+) -> Optimizer:
+    """The optimiser that ``optim`` names over the parameters of ``parts``, fused where it computes and torch has that.
 
-    Each group names its ``algorithm``. State has torch's names; what is as large as its parameter is split as the
-    parameter is, the rest is plain and the same on every rank that has a part of the parameter.
+    ``parts`` is the network, or what a rank has of it: then each parameter's name must be that in the whole. With
+    ``offload``, state lies and updates are computed on the host. Raises RunError for an algorithm that cannot do that.
     """
-
-    def __init__(self, groups: list[Group]) -> None:
-        super().__init__(groups, {})
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]  # no loss is returned
-        """Update every parameter that has a gradient. With shards, to be called on all ranks."""
-        assert closure is None
-        for group in self.param_groups:
-            self._update([parameter for parameter in group["params"] if parameter.grad is not None], group)
-
-    def _update(self, parameters: list[Tensor], group: Group) -> None:
-        if group["algorithm"] == "adafactor":
-            for parameter in parameters:
-                step_adafactor(parameter, self.state[parameter], group)
-            return
-        for parameter in parameters:
-            if not self.state[parameter]:
-                self.state[parameter] = first_memory(parameter, group)
-        if group["algorithm"] == "muon":
-            for parameter in parameters:
-                step_muon(parameter, self.state[parameter], group)
-        elif parameters:
-            step_elementwise(parameters, [self.state[parameter] for parameter in parameters], group)
-
-
-def build_optimiser(parts: nn.Module | Sequence[nn.Module], optim: OptimSpec, device: torch.device) -> Optimizer:
-    """The optimiser that ``optim`` names over the parameters of ``parts``, fused where ``device`` has that.
-
-    ``parts`` is the network, or what a rank has of it: then each parameter's name must be that in the whole.
-    """
-    return ShardedOptimizer(
-        [
-            {"lr": optim.lr, **_settings(algorithm, optim, device), **group}
-            for algorithm, group in _algorithm_groups(parts, optim)
-        ]
-    )
+    if offload and optim.name not in OFFLOADABLE:
+        raise RunError(
+            f"The state of {optim.name} cannot be offloaded",
+            f"layout.offload_optimizer is set, and {optim.name} needs whole matrices on the devices",
+            "Choose " + ", ".join(sorted(OFFLOADABLE)) + ", or leave layout.offload_optimizer out",
+        )
+    where = torch.device("cpu") if offload else device
+    groups = [
+        {"lr": optim.lr, **_settings(algorithm, optim, where), **group}
+        for algorithm, group in _algorithm_groups(parts, optim)
+    ]
+    return OffloadedOptimizer(groups) if offload else ShardedOptimizer(groups)
 
 
 def _algorithm_groups(parts: nn.Module | Sequence[nn.Module], optim: OptimSpec) -> list[tuple[str, Group]]:
