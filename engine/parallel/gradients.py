@@ -9,8 +9,8 @@ from torch import Tensor, distributed, nn
 from torch.distributed.tensor import DTensor, Shard
 from torch.distributed.tensor.placement_types import _StridedShard
 
+from engine.parallel.dtensors import gradient, shard
 from engine.parallel.mesh import Mesh
-from engine.training.shards import gradient, shard
 
 
 def named_parameters(parts: Sequence[nn.Module]) -> Iterable[tuple[str, nn.Parameter]]:

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from engine.contract import spec
 from engine.contract.errors import RunError
 from engine.contract.layout import Layout
-from engine.training.shards import gradient, shard
+from engine.parallel.dtensors import gradient, shard
 
 FP8_CAPABILITY = (8, 9)
 """Compute capability of the first NVIDIA GPUs with 8-bit matrix products (Ada)."""

@@ -17,7 +17,7 @@ from torch.optim import sgd as torch_sgd
 from torch.optim._adafactor import adafactor as torch_adafactor
 from torch.optim._muon import _adjust_lr, _zeropower_via_newtonschulz
 
-from engine.training.shards import gradient, like, part_of, shard, whole, zeros_like
+from engine.parallel.dtensors import gradient, like, part_of, shard, whole, zeros_like
 
 Group = dict[str, Any]
 """What ``Optimizer.param_groups`` holds."""

@@ -31,8 +31,8 @@ from torch.distributed.checkpoint.planner import (
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
 from engine.contract.errors import CheckpointError
+from engine.parallel.dtensors import shard
 from engine.training.checkpoint_boxes import Box, box_of
-from engine.training.shards import shard
 from engine.training.tensors import Named
 
 OTHER_MODEL = "The checkpoint is of another model"

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from engine.parallel.dtensors import shard
 from engine.training.failure import TrainingError
-from engine.training.shards import shard
 
 LARGEST_STREAK = 3
 """So many logged losses in a row that are not finite end a training."""

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from engine.parallel.dtensors import gradient, shard
 from engine.training.algorithms import ELEMENTWISE, Group, first_memory
 from engine.training.sharded import ShardedOptimizer
-from engine.training.shards import gradient, shard
 
 STAGED_ELEMENTS = 2**24
 """Parameters that are on the host at a time, unless a single one has more: 64 MiB in float32, and as many gradients."""

@@ -14,10 +14,10 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 
 from engine.contract.errors import RunError
 from engine.contract.spec import OptimSpec
+from engine.parallel.dtensors import like, part_of, whole
 from engine.training import offload
 from engine.training.offload import OffloadedOptimizer, pieces
 from engine.training.optimiser import build_optimiser
-from engine.training.shards import like, part_of, whole
 from tests.engine.processes import run_ranks
 
 CPU = torch.device("cpu")

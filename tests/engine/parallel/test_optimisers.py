@@ -13,8 +13,8 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distrib
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from engine.contract.spec import OptimSpec
+from engine.parallel.dtensors import like, part_of, shard, whole
 from engine.training.optimiser import build_optimiser, set_learning_rate
-from engine.training.shards import like, part_of, shard, whole
 from tests.engine.processes import run_ranks
 
 ALGORITHMS = ("sgd", "adam", "adamw", "adafactor", "muon")

@@ -18,9 +18,9 @@ from engine.contract.spec import ModelSpec, OptimSpec
 from engine.contract.spec import Precision as Name
 from engine.model.build import build_model
 from engine.model.decoder import Decoder
+from engine.parallel.dtensors import shard, whole
 from engine.parallel.precision import Precision, takes_8_bits
 from engine.training.optimiser import build_optimiser
-from engine.training.shards import shard, whole
 from tests.engine.processes import run_ranks
 
 CPU = torch.device("cpu")

@@ -17,9 +17,9 @@ from engine.contract.shape import ModelShape
 from engine.contract.spec import ModelSpec
 from engine.model.build import build_model
 from engine.model.decoder import Decoder
+from engine.parallel.dtensors import whole
 from engine.parallel.recompute import apply_checkpointing
 from engine.parallel.tensor import apply_tensor_parallel
-from engine.training.shards import whole
 from tests.engine.processes import run_ranks
 
 MODES = ("none", "selective", "full")

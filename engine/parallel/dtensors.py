@@ -1,4 +1,4 @@
-"""From a parameter that may be a shard to the plain tensors that an optimiser works on, and back."""
+"""From a tensor that may be split over ranks to plain ones, this rank's part or the whole, and back."""
 
 from __future__ import annotations
 
