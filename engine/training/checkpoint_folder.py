@@ -17,7 +17,7 @@ from engine.contract.rundir import CHECKPOINT_MANIFEST, CheckpointManifest, File
 from engine.training.checkpoint import CONTENT, SCHEMA, Content, Position, digest_file, read_manifest
 from engine.training.checkpoint_index import INDEX, Index, encode_index
 from engine.training.checkpoint_storage import write_file
-from engine.training.checkpoint_transfer import TransferError, file_pieces, receive, send, stop
+from engine.training.checkpoint_transfer import PIECE_BYTES, TransferError, file_pieces, receive, send, stop
 
 
 def complete_folder(
@@ -62,7 +62,7 @@ def offer_folder(folder: Path, to: Sequence[int], group: ProcessGroup) -> None:
     for rank in to:
         for name in names:
             try:
-                send(file_pieces(folder / name), rank, group)
+                send(file_pieces(folder / name, PIECE_BYTES), rank, group)
             except TransferError:
                 continue
             except OSError as error:

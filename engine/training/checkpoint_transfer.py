@@ -38,7 +38,7 @@ def bytes_of(tensor: Tensor) -> memoryview:
     return memoryview(tensor.numpy())  # type: ignore[arg-type]  # arrays are buffers, which numpy's stubs do not say
 
 
-def file_pieces(path: Path, piece_bytes: int = PIECE_BYTES) -> Iterator[Tensor]:
+def file_pieces(path: Path, piece_bytes: int) -> Iterator[Tensor]:
     """The bytes of a file, in one buffer that is used again for each piece. Raises OSError."""
     buffer = torch.empty(piece_bytes, dtype=torch.uint8)
     view = bytes_of(buffer)

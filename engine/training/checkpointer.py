@@ -24,14 +24,14 @@ from torch.optim import Optimizer
 
 from engine.contract.errors import CheckpointError
 from engine.contract.rundir import CheckpointManifest, FileDigest, RunDirectory
+from engine.parallel.dtensors import shard
 from engine.training.checkpoint import Content, Position, load_checkpoint, together
+from engine.training.checkpoint_copies import HostCopies
 from engine.training.checkpoint_folder import complete_folder, fetch_folder, offer_folder
 from engine.training.checkpoint_index import MODEL, OPTIMISER, Index
 from engine.training.checkpoint_plan import OwnPlanner, offered, share_out, write_items
 from engine.training.checkpoint_storage import ShardWriter
 from engine.training.checkpoint_transfer import TransferError, leaders
-from engine.training.saving import HostCopies
-from engine.training.shards import shard
 from engine.training.tensors import every_model_tensor, every_optimiser_tensor
 
 TIMEOUT = timedelta(minutes=30)

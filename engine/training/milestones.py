@@ -1,4 +1,4 @@
-"""What happens now and then in a training: evaluations, samples, checkpoints. None of it counts as trained time."""
+"""What happens now and then in a training: evaluations and samples. None of it counts as trained time."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ import time
 import torch
 
 from engine.contract.errors import TraindeckError
-from engine.contract.events import Checkpoint, CheckpointRemoved, Sample, Validation
+from engine.contract.events import Sample, Validation
 from engine.data.batches import validation_batches
-from engine.training.checkpointer import Failed, Saved
 from engine.training.devices import synchronise
-from engine.training.health import weights_are_finite
-from engine.training.retention import best_checkpoint, remove_checkpoint, superfluous
 from engine.training.scoring import Scores, bytes_per_token, evaluating
 from engine.training.session import Session
 from engine.training.together import writer_of
@@ -98,58 +95,3 @@ def write_sample(session: Session) -> None:
             return
     if session.ranks.rank == 0:
         session.reporter.emit(Sample(prompt=evaluation.prompt, text=text))
-
-
-def checkpoint(session: Session, *, validated: bool = False) -> bool:
-    """Save the training, once per step at most; ``validated`` scores it first, so that it can be the best.
-
-    What cannot be written, or is not worth it, is told and stops nothing: the earlier checkpoints are kept.
-    Returns on all ranks whether this step is saved; where it is not, the next call tries again.
-    """
-    if session.saved_step == session.step:
-        return True
-    if validated:
-        evaluate(session)
-    (finite,) = session.ranks.total([not weights_are_finite(session.network.parts)])
-    if finite:
-        if session.ranks.rank == 0:
-            session.reporter.notice("no checkpoint: the weights are not finite; earlier ones are kept", "error")
-        return False
-    synchronise(session.device)
-    with session.clock.aside():
-        session.checkpointer.begin(
-            session.network.parts,
-            session.optimiser,
-            session.content,
-            session.position,
-            session.validation_loss if session.validated_step == session.step else None,
-        )
-        results = session.checkpointer.wait()
-    for result in results:
-        if isinstance(result, Failed):
-            if session.ranks.rank == 0:
-                error = result.error
-                session.reporter.notice(f"{error.title}: {error.message}. {error.hint}", "error")
-            return False
-        session.saved_step = result.step
-        if session.ranks.rank == 0:
-            _tell_saved(session, result)
-    return True
-
-
-def _tell_saved(session: Session, saved: Saved) -> None:
-    best = best_checkpoint(session.inputs.run)
-    is_best = best is not None and best[0].name == saved.name
-    session.reporter.emit(Checkpoint(name=saved.name, bytes=saved.bytes or 0, seconds=saved.seconds, best=is_best))
-    _remove_superfluous(session)
-
-
-def _remove_superfluous(session: Session) -> None:
-    """Delete the checkpoints that are not to be kept; one that cannot be deleted is told and stays."""
-    for folder in superfluous(session.inputs.run, session.inputs.spec.checkpoint):
-        try:
-            remove_checkpoint(folder)
-        except OSError as error:
-            session.reporter.notice(f"{folder.name} could not be deleted: {error}")
-        else:
-            session.reporter.emit(CheckpointRemoved(name=folder.name))

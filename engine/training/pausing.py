@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from engine.training.control import Act, Decision
-from engine.training.milestones import checkpoint, write_sample
+from engine.training.milestones import write_sample
+from engine.training.saving import save
 from engine.training.session import Session
 
 POLL_SECONDS = 0.2
@@ -17,7 +18,7 @@ def pause(session: Session, decision: Decision) -> bool:
     The wait counts neither as elapsed nor as trained time.
     """
     session.tell_state("pausing", decision.reason)
-    saved = checkpoint(session)
+    saved = save(session)
     session.tell_state("paused", decision.reason)
     session.control.done(decision, saved=saved)
     with session.clock.paused():
@@ -26,7 +27,7 @@ def pause(session: Session, decision: Decision) -> bool:
             match decision.act:
                 case Act.STOP:
                     session.tell_state("stopping", decision.reason)
-                    session.control.done(decision, saved=checkpoint(session))
+                    session.control.done(decision, saved=save(session))
                     return False
                 case Act.RESUME:
                     session.tell_state("running", decision.reason)
@@ -34,7 +35,7 @@ def pause(session: Session, decision: Decision) -> bool:
                     return True
                 case Act.CHECKPOINT:
                     message = "it was saved already" if session.saved_step == session.step else ""
-                    session.control.done(decision, message, saved=checkpoint(session))
+                    session.control.done(decision, message, saved=save(session))
                     write_sample(session)
                 case _:
                     time.sleep(POLL_SECONDS)

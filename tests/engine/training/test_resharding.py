@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.contract.rundir import CheckpointManifest, RunDirectory
-from engine.training.checkpoint import verify_checkpoint
+from engine.contract.rundir import RunDirectory
 from engine.training.checkpointer import Checkpointer, Failed
 from tests.engine.processes import run_ranks
 from tests.engine.training.sharded import LAYOUTS, POSITION, content, held, known_optimiser, split, whole_model

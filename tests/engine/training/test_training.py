@@ -27,7 +27,7 @@ from engine.contract.events import (
 from engine.contract.rundir import Command, complete_checkpoints
 from engine.training.failure import TrainingError
 from engine.training.loop import train
-from engine.training.milestones import checkpoint
+from engine.training.saving import save
 
 
 def losses(events_of, run) -> dict[int, float]:
@@ -165,7 +165,9 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_training(make_run, events_
     assert not events_of(run, Ended), "a model that is not saved is no success"
     assert events_of(run, Train)[-1].step == 8
     notices = events_of(run, Notice)
-    assert [(notice.level, notice.step) for notice in notices] == [("error", 4), ("error", 8)]
+    assert [notice.level for notice in notices] == ["error", "error"]
+    for step, notice in zip((4, 8), notices, strict=True):
+        assert f"The checkpoint of step {step} was not written" in notice.message
     assert "was not written" in notices[0].message
     assert "Make room" in notices[0].message
     assert not complete_checkpoints(run)
@@ -210,10 +212,10 @@ def test_a_requested_checkpoint_comes_with_a_sample(make_run, events_of, open_se
 
 def test_a_step_that_was_not_saved_is_tried_again(make_run, events_of, open_session, small_files):
     session = open_session(make_run())
-    assert not checkpoint(session)
+    assert not save(session)
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-    assert checkpoint(session)
+    assert save(session)
     assert [event.name for event in events_of(session.inputs.run, Checkpoint)] == ["step-0"]
 
 
