@@ -5,6 +5,7 @@ Fast enough to be asked at every keystroke, and free of torch. Time is not predi
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -14,11 +15,14 @@ from engine.contract.errors import Problem, SpecError
 from engine.contract.layout import Layout, resolve_layout
 from engine.contract.limits import divisors, without_too_large
 from engine.contract.machine import Machine
+from engine.contract.mesh import seat
+from engine.contract.pipelines import even_stages, takes_micro_batches
 from engine.contract.presets import PRESETS, resolve_shape
 from engine.contract.shape import ModelShape
 from engine.contract.source import STDLIB
 from engine.contract.spec import RunSpec
-from engine.planner.memory import MemoryEstimate, estimate_memory
+from engine.contract.splitting import split_problems
+from engine.planner.memory import MemoryEstimate, estimate_memory, memory_of_ranks
 from engine.planner.shapes import flops_per_token, parameter_count
 from engine.planner.vocabulary import expected_vocabulary
 
@@ -35,11 +39,13 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     parameters: int
     """Exact for this vocabulary."""
     memory: MemoryEstimate
-    """Of each device (on the CPU: of each worker)."""
+    """Of the device that needs most (on the CPU: of the worker)."""
+    memory_bytes: tuple[int, ...]
+    """In all, of each rank."""
     needed_bytes: int
     """In the place that ``available_bytes`` speaks of: one device, or the host for all workers on the CPU."""
     available_bytes: int | None
-    """Free now on the fullest of the chosen devices, or on the host."""
+    """Free now on the chosen device with the least to spare, or on the host; other hosts are taken to be like it."""
     where: str
     """That place in words: ``device 0``, ``this machine``."""
     fits: bool | None
@@ -74,9 +80,14 @@ def estimate(spec: RunSpec, machine: Machine, vocabulary: int | None = None) -> 
     if spec.model.vocabulary is not None:
         assumption = None
     shape = resolve_shape(spec.model, vocabulary=vocabulary, sequence_length=spec.data.sequence_length)
-    memory = estimate_memory(shape, layout, spec.optim, spec.data.sequence_length)
-    available, where = _available(layout, machine)
-    needed = _needed(memory, layout)
+    problems = split_problems(shape, layout, spec.data.sequence_length)
+    if assumption is not None:  # a vocabulary that is only guessed need not divide
+        problems = [problem for problem in problems if problem.field != "model.vocabulary"]
+    if problems:
+        raise SpecError(problems)
+    memories = memory_of_ranks(shape, layout, spec.optim, spec.data.sequence_length)
+    memory = max(memories, key=lambda each: each.total_bytes)
+    needed, available, where = _scarcest(memories, layout, machine)
     tokens_per_step = layout.batch_size * spec.data.sequence_length
     steps = _steps(spec, tokens_per_step)
     return Estimate(
@@ -85,6 +96,7 @@ def estimate(spec: RunSpec, machine: Machine, vocabulary: int | None = None) -> 
         shape=shape,
         parameters=parameter_count(shape),
         memory=memory,
+        memory_bytes=tuple(each.total_bytes for each in memories),
         needed_bytes=needed,
         available_bytes=available,
         where=where,
@@ -106,6 +118,9 @@ def fit_problems(estimate: Estimate) -> list[Problem]:
         layout = _with_micro_batch(estimate.layout, micro)
         hint = f"set layout.micro_batch = {micro}, which accumulates {layout.accumulation} for the same batch"
         return [Problem(field="layout.micro_batch", message=_shortage(estimate), hint=hint)]
+    for field, hint, layout in _levers(estimate.layout, estimate.shape):
+        if _would_fit(estimate, estimate.shape, layout):
+            return [Problem(field=field, message=_shortage(estimate), hint=hint)]
     preset = largest_preset(estimate)
     if preset is None:
         hint = "shorten data.sequence_length, or free memory (see `traindeck devices`)"
@@ -116,11 +131,32 @@ def fit_problems(estimate: Estimate) -> list[Problem]:
     return [Problem(field="model.preset", message=_shortage(estimate), hint=hint)]
 
 
+def _levers(layout: Layout, shape: ModelShape) -> Iterator[tuple[str, str, Layout]]:
+    """``(field, hint, layout)``: changes of the layout alone that save memory, the cheapest in time first."""
+    smallest = _with_micro_batch(layout, 1)
+    also = "" if layout.micro_batch == 1 else " and layout.micro_batch = 1"
+    again = shape.family != "lstm" and layout.checkpointing != "full"
+    if again:
+        full = msgspec.structs.replace(smallest, checkpointing="full", checkpoint_every=1)
+        yield "layout.checkpointing", f'set layout.checkpointing = "full"{also}', full
+    if layout.dp_replicate > 1:
+        size = layout.dp_replicate * layout.dp_shard
+        shards = msgspec.structs.replace(smallest, strategy="fsdp", dp_replicate=1, dp_shard=size, reshard=True)
+        yield "layout.strategy", f'set layout.strategy = "fsdp"{also}', shards
+        if again:
+            shards = msgspec.structs.replace(shards, checkpointing="full", checkpoint_every=1)
+            yield "layout.strategy", f'set layout.strategy = "fsdp", layout.checkpointing = "full"{also}', shards
+
+
 def largest_micro_batch(estimate: Estimate) -> int | None:
     """The largest smaller micro-batch that fits with the same batch size; None if none does."""
-    per_rank = estimate.layout.micro_batch * estimate.layout.accumulation
-    for micro in reversed(divisors(per_rank, estimate.layout.micro_batch - 1)):
-        if _would_fit(estimate, estimate.shape, _with_micro_batch(estimate.layout, micro)):
+    layout = estimate.layout
+    if layout.micro_batches is not None:
+        return None
+    per_rank = layout.micro_batch * layout.accumulation
+    for micro in reversed(divisors(per_rank, layout.micro_batch - 1)):
+        runs = takes_micro_batches(layout.schedule, layout.pp, per_rank // micro)
+        if runs and _would_fit(estimate, estimate.shape, _with_micro_batch(estimate.layout, micro)):
             return micro
     return None
 
@@ -146,11 +182,21 @@ def largest_preset(estimate: Estimate) -> tuple[str, int] | None:
             sequence_length=estimate.spec.data.sequence_length,
         )
         count = parameter_count(shape)
-        fitting = (layout.micro_batch for layout in layouts if _would_fit(estimate, shape, layout))
+        fitting = (layout.micro_batch for layout in layouts if _runs(estimate, shape, layout))
         micro = next(fitting, None)
         if count < estimate.parameters and micro is not None:
             found.append((count, name, micro))
     return max(found)[1:] if found else None
+
+
+def _runs(estimate: Estimate, shape: ModelShape, layout: Layout) -> bool:
+    """Whether another shape can be cut so too, into even stages, and fits."""
+    if layout.stages is not None and shape.layers >= len(layout.stages):
+        stages = even_stages(shape.layers, len(layout.stages), shape.layer_groups)
+        layout = msgspec.structs.replace(layout, stages=stages)
+    if split_problems(shape, layout, estimate.spec.data.sequence_length):
+        return False
+    return _would_fit(estimate, shape, layout)
 
 
 def plan_object(estimate: Estimate) -> dict[str, Any]:
@@ -170,16 +216,23 @@ def plan_object(estimate: Estimate) -> dict[str, Any]:
                     "dp_shard": layout.dp_shard,
                     "cp": layout.cp,
                     "tp": layout.tp,
+                    "strategy": layout.strategy,
                     "schedule": layout.schedule,
+                    "virtual_stages": layout.virtual_stages,
                     "stages": None if layout.stages is None else list(layout.stages),
                     "micro_batch": layout.micro_batch,
+                    "micro_batches": None if layout.micro_batches is None else list(layout.micro_batches),
                     "accumulation": layout.accumulation,
+                    "reshard": layout.reshard,
                     "checkpointing": layout.checkpointing,
+                    "checkpoint_every": layout.checkpoint_every,
+                    "loss_chunks": layout.loss_chunks,
+                    "offload_optimizer": layout.offload_optimizer,
                     "precision": layout.precision,
                 },
                 "fits": estimate.fits,
                 "runnable": True,
-                "memory_bytes": [estimate.memory.total_bytes] * layout.world_size,
+                "memory_bytes": list(estimate.memory_bytes),
                 "step_seconds": None,
                 "tokens_per_second": None,
                 "interval": None,
@@ -190,35 +243,44 @@ def plan_object(estimate: Estimate) -> dict[str, Any]:
     }
 
 
-def _available(layout: Layout, machine: Machine) -> tuple[int | None, str]:
-    """Free memory where it is scarcest among the chosen devices, and that place in words."""
+def _scarcest(memories: Sequence[MemoryEstimate], layout: Layout, machine: Machine) -> tuple[int, int | None, str]:
+    """``(needed, available, where)``: in the place with the least to spare, in words."""
+    each = layout.devices_per_host
+    hosts = [memories[first : first + each] for first in range(0, layout.world_size, each)]
+    on_host = max(sum(memory.host_bytes for memory in host) for host in hosts)
     if layout.accelerator != "cuda":
         # An Apple GPU computes in the memory of the host, as the CPU does.
-        return machine.memory_available_bytes, "this machine"
-    free: list[tuple[int, int]] = []
+        needed = max(sum(memory.total_bytes for memory in host) for host in hosts)
+        return needed, machine.memory_available_bytes, "this machine"
+    most: dict[int, int] = {}
+    for rank, memory in enumerate(memories):
+        index = seat(layout, rank).device
+        most[index] = max(most.get(index, 0), memory.total_bytes)
+    places: list[tuple[int, int, str]] = []
     for device in machine.of_kind("cuda"):
-        if device.index in layout.device_indices:
+        if device.index in most:
             if device.memory_total_bytes is None or device.memory_used_bytes is None:
-                return None, f"device {device.index}"
-            free.append((device.memory_total_bytes - device.memory_used_bytes, device.index))
-    if not free:
-        return None, "the devices"
-    least, index = min(free)
-    return least, f"device {index}"
-
-
-def _needed(memory: MemoryEstimate, layout: Layout) -> int:
-    return memory.total_bytes * (layout.world_size if layout.accelerator == "cpu" else 1)
+                return most[device.index], None, f"device {device.index}"
+            free = device.memory_total_bytes - device.memory_used_bytes
+            places.append((most[device.index], free, f"device {device.index}"))
+    if on_host and machine.memory_available_bytes is not None:
+        places.append((on_host, machine.memory_available_bytes, "the host, for the optimiser's state"))
+    if not places:
+        return max(most.values()), None, "the devices"
+    return min(places, key=lambda place: place[1] - place[0])
 
 
 def _would_fit(estimate: Estimate, shape: ModelShape, layout: Layout) -> bool:
+    """By the rank that needs most, on the scarcest device."""
     memory = estimate_memory(shape, layout, estimate.spec.optim, estimate.spec.data.sequence_length)
-    return estimate.available_bytes is not None and _needed(memory, layout) <= estimate.available_bytes
+    workers = layout.devices_per_host if layout.accelerator == "cpu" else 1
+    needed = memory.host_bytes if estimate.where.startswith("the host") else memory.total_bytes
+    return estimate.available_bytes is not None and needed * workers <= estimate.available_bytes
 
 
 def _with_micro_batch(layout: Layout, micro: int) -> Layout:
     per_rank = layout.micro_batch * layout.accumulation
-    return msgspec.structs.replace(layout, micro_batch=micro, accumulation=per_rank // micro)
+    return msgspec.structs.replace(layout, micro_batch=micro, micro_batches=None, accumulation=per_rank // micro)
 
 
 def _steps(spec: RunSpec, tokens_per_step: int) -> int | None:

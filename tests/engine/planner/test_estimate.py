@@ -191,8 +191,9 @@ def test_the_plan_object_has_the_published_form() -> None:
         "lost_because",
     }  # fmt: skip
     assert set(only["layout"]) == {
-        "pp", "dp_replicate", "dp_shard", "cp", "tp", "schedule", "stages", "micro_batch", "accumulation",
-        "checkpointing", "precision",
+        "strategy", "pp", "dp_replicate", "dp_shard", "cp", "tp", "schedule", "virtual_stages", "stages", "micro_batch",
+        "micro_batches", "accumulation", "reshard", "checkpointing", "checkpoint_every", "loss_chunks",
+        "offload_optimizer", "precision",
     }  # fmt: skip
     assert only["layout"]["dp_replicate"] == 2
     assert (only["fits"], only["runnable"], only["lost_because"]) == (True, True, None)
@@ -225,3 +226,48 @@ def test_numbers_out_of_all_proportion_are_refused_or_left_out() -> None:
     assert estimate(endless, gpus(24)).steps is None
     large = spec("llama-3m", layout=LayoutSpec(micro_batch=2**20), optim=OptimSpec(batch_size=2**20))
     assert fit_problems(estimate(large, gpus(24)))[0].field == "layout.micro_batch"
+
+
+def test_every_rank_has_a_memory_of_its_own() -> None:
+    layout = LayoutSpec(pp=2, tp=2, stages=(12, 4))
+    found = estimate(spec("llama-1b", layout=layout), gpus(79, 79, 79, 79, total_gib=80))
+    first, second = found.memory_bytes[:2], found.memory_bytes[2:]
+    assert first[0] == first[1] > second[0] == second[1]
+    assert found.memory.total_bytes == first[0] == found.needed_bytes
+    assert plan_object(found)["plans"][0]["memory_bytes"] == list(found.memory_bytes)
+    roomier = estimate(spec("llama-1b", layout=layout), gpus(79, 79, 9, 79, total_gib=80))
+    assert (roomier.where, roomier.needed_bytes) == ("device 2", second[0])
+
+
+def test_what_a_layout_can_save_is_advised_before_a_smaller_model() -> None:
+    four = gpus(20, 20, 20, 20)
+    (problem,) = fit_problems(estimate(spec("llama-3b", layout=LayoutSpec(micro_batch=1)), four))
+    assert problem.field == "layout.strategy"
+    assert 'layout.strategy = "fsdp"' in problem.hint
+    fixed = LayoutSpec(micro_batch=1, strategy="fsdp", checkpointing="full" if "full" in problem.hint else "none")
+    assert estimate(spec("llama-3b", layout=fixed), four).fits is True
+    long = spec("llama-1b", data=DataSpec(sequence_length=8192), layout=LayoutSpec(micro_batch=1, loss_chunks=16))
+    (problem,) = fit_problems(estimate(long, gpus(32, total_gib=32)))
+    assert problem.hint == 'set layout.checkpointing = "full"'
+
+
+def test_state_on_the_host_has_to_fit_there() -> None:
+    asked = spec("llama-1b", layout=LayoutSpec(micro_batch=1, checkpointing="full", offload_optimizer=True))
+    found = estimate(asked, gpus(20))
+    assert found.memory.optimiser_bytes == 0
+    assert found.memory.host_bytes > 8 * found.parameters
+    assert found.fits is True
+    scarce = estimate(asked, gpus(20, host_gib=8))
+    assert scarce.fits is False
+    assert scarce.where.startswith("the host")
+
+
+def test_what_does_not_divide_is_said_with_the_expected_vocabulary() -> None:
+    for kind, told in (("bpe", True), ("characters", False)):
+        tokenizer = TokenizerSpec(kind=kind, vocabulary=4097 if told else 4096)  # type: ignore[arg-type]  # a kind
+        asked = spec("llama-1b", tokenizer=tokenizer, layout=LayoutSpec(tp=2))
+        if told:
+            with pytest.raises(SpecError, match="vocabulary of 4,097 cannot be split"):
+                estimate(asked, gpus(20, 20))
+        else:
+            assert estimate(asked, gpus(20, 20)).shape.vocabulary == 256

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from engine.contract.layout import Layout
@@ -41,10 +42,14 @@ def peak_of_a_step(shape: ModelShape, plan: Layout, optim: OptimSpec, length: in
     from torch.profiler import ProfilerActivity, profile
 
     from engine.model.build import build_model
-    from engine.training.loss import token_loss
+    from engine.parallel.recompute import apply_checkpointing
     from engine.training.optimiser import build_optimiser
 
     model = build_model(shape, seed=0)
+    if plan.precision == "bf16-true":
+        model.to(torch.bfloat16)
+    model.get_submodule("criterion").chunks = plan.loss_chunks  # type: ignore[assignment]  # a Criterion
+    apply_checkpointing(model, plan.checkpointing, plan.checkpoint_every)
     optimiser = build_optimiser(model, optim, torch.device("cpu"))
     mixed = plan.precision == "bf16-mixed"
 
@@ -52,7 +57,7 @@ def peak_of_a_step(shape: ModelShape, plan: Layout, optim: OptimSpec, length: in
         for _ in range(plan.accumulation):
             tokens = torch.randint(0, shape.vocabulary, (plan.micro_batch, length + 1))
             with torch.autocast("cpu", torch.bfloat16) if mixed else contextlib.nullcontext():
-                loss, _ = token_loss(model(tokens[:, :-1]), tokens[:, 1:])
+                loss = model(tokens[:, :-1], targets=tokens[:, 1:])[0] / tokens[:, 1:].numel()
             loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
@@ -109,6 +114,30 @@ def test_the_estimate_is_what_torch_allocates(
     allowed = 0.10 if shape.family == "lstm" else 0.03
     assert tensors(memory) == pytest.approx(measured, rel=allowed)
     assert memory.instant == instant
+
+
+LEVERS: list[tuple[str, int, Layout, OptimSpec]] = [
+    ("llama-1m", 64, msgspec.structs.replace(layout(16), checkpointing="full"), OptimSpec()),
+    ("llama-1m", 64, msgspec.structs.replace(layout(16), checkpointing="full", checkpoint_every=2), OptimSpec()),
+    ("gpt2-1m", 64, msgspec.structs.replace(layout(16), checkpointing="selective"), OptimSpec()),
+    ("llama-1m", 64, msgspec.structs.replace(layout(16, "bf16-mixed"), checkpointing="selective"), OptimSpec()),
+    ("llama-1m", 4000, msgspec.structs.replace(layout(8, accumulation=2), loss_chunks=8), OptimSpec()),
+    ("gpt2-1m", 2000, layout(8, "bf16-true"), OptimSpec()),
+    ("llama-1m", 1000, layout(4, "bf16-true"), OptimSpec()),
+    ("llama-1m", 200, layout(1), OptimSpec(name="muon")),
+    ("llama-1m", 2000, layout(1), OptimSpec(name="adafactor")),
+]
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(("preset", "vocabulary", "plan", "optim"), LEVERS)
+def test_levers_and_optimisers_take_what_is_estimated(
+    preset: str, vocabulary: int, plan: Layout, optim: OptimSpec
+) -> None:
+    length = 16 if plan.micro_batch == 1 else 128
+    shape = shape_of(preset, vocabulary, length)
+    measured = peak_of_a_step(shape, plan, optim, length)
+    assert tensors(estimate_memory(shape, plan, optim, length)) == pytest.approx(measured, rel=0.06)
 
 
 @pytest.mark.usefixtures("one_thread")
