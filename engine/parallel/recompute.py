@@ -6,6 +6,7 @@ is dear to compute or to communicate and recomputes the rest, which costs little
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -56,7 +57,20 @@ def apply_checkpointing(part: nn.Module, mode: Checkpointing, every: int = 1) ->
         return
     for name in dict.fromkeys(part.order[::every]):
         block = part.layers[name]
-        settings: dict[str, Any] = {"use_reentrant": False}
-        if mode == "selective":
-            settings["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)
-        block.forward = partial(checkpoint, block.forward, **settings)
+        block.forward = _recomputed(block.forward, mode)
+
+
+def _recomputed(forward: Callable[..., Any], mode: Checkpointing) -> Callable[..., Any]:
+    """``forward`` whose activations are recomputed.
+
+    A function of this module: torch compiles none of its own, so a ``partial`` of ``checkpoint`` would leave the whole
+    layer uncompiled.
+    """
+    settings: dict[str, Any] = {"use_reentrant": False}
+    if mode == "selective":
+        settings["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)
+
+    def recomputed(*args: Any, **kwargs: Any) -> Any:
+        return checkpoint(forward, *args, **settings, **kwargs)
+
+    return recomputed

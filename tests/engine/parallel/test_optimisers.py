@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 
 import pytest
 import torch
@@ -33,6 +34,12 @@ class Network(nn.Module):
         self.head = nn.Linear(3, 7, bias=False)
 
 
+@cache
+def mesh_of(*sizes: int) -> DeviceMesh:
+    """Process groups are made once on each rank, which is what takes the time."""
+    return init_device_mesh("cpu", sizes, mesh_dim_names=("outer", "inner")[-len(sizes) :])
+
+
 def network() -> Network:
     torch.manual_seed(0)
     return Network()
@@ -44,7 +51,7 @@ def split_tensor_parallel(model: Network, mesh: DeviceMesh) -> None:
 
 def split_fsdp(ranks: int) -> Network:
     model = network()
-    mesh = init_device_mesh("cpu", (ranks,))
+    mesh = mesh_of(ranks)
     fully_shard(model.layers["0"], mesh=mesh)
     fully_shard(model, mesh=mesh)
     return model
@@ -52,30 +59,30 @@ def split_fsdp(ranks: int) -> Network:
 
 def split_tensor(ranks: int) -> Network:
     model = network()
-    split_tensor_parallel(model, init_device_mesh("cpu", (ranks,)))
+    split_tensor_parallel(model, mesh_of(ranks))
     return model
 
 
 def split_both(ranks: int) -> Network:
     model = network()
-    mesh = init_device_mesh("cpu", (ranks // 2, 2), mesh_dim_names=("dp", "tp"))
-    split_tensor_parallel(model, mesh["tp"])
-    fully_shard(model, mesh=mesh["dp"])
+    mesh = mesh_of(ranks // 2, 2)
+    split_tensor_parallel(model, mesh["inner"])
+    fully_shard(model, mesh=mesh["outer"])
     return model
 
 
 def split_hybrid(ranks: int) -> Network:
     model = network()
-    fully_shard(model, mesh=init_device_mesh("cpu", (2, ranks // 2), mesh_dim_names=("replicate", "shard")))
+    fully_shard(model, mesh=mesh_of(2, ranks // 2))
     return model
 
 
 def split_mixed(ranks: int) -> Network:
     """Plain tensors, tensor-parallel and sharded ones, each on a mesh of its own."""
     model = network()
-    mesh = init_device_mesh("cpu", (ranks // 2, 2), mesh_dim_names=("dp", "tp"))
-    split_tensor_parallel(model, mesh["tp"])
-    fully_shard(model.head, mesh=mesh["dp"])
+    mesh = mesh_of(ranks // 2, 2)
+    split_tensor_parallel(model, mesh["inner"])
+    fully_shard(model.head, mesh=mesh["outer"])
     return model
 
 
@@ -150,7 +157,7 @@ def test_a_sharded_update_is_that_of_one_device(ranks: int, layouts: tuple[str, 
 
 def round_trips() -> list[tuple[int, ...]]:
     """On one of four ranks: whole and part are each other's inverse; the local sizes of what was split."""
-    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("a", "b"))
+    mesh = mesh_of(2, 2)
     full = torch.arange(3.0 * 7).view(3, 7)
     sizes = []
     for placements in (
@@ -175,7 +182,7 @@ def test_what_is_gathered_is_what_was_split() -> None:
 
 def partial_gradient(name: str) -> bool:
     """On one of two ranks: a gradient that is a sum over the ranks yet to be made is made before it is used."""
-    mesh = init_device_mesh("cpu", (2,))
+    mesh = mesh_of(2)
     whole_gradient = torch.tensor([[3.0, -1.0], [2.0, 4.0]])
     parameters = nn.ParameterList([distribute_tensor(torch.ones(2, 2), mesh, [Replicate()])])
     parameters[0].grad = DTensor.from_local(whole_gradient / 2, mesh, [Partial()], run_check=False)

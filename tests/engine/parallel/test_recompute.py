@@ -133,12 +133,13 @@ def test_an_lstm_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize("mode", ["selective", "full"])
-def test_compiled_layers_recompute(mode: str) -> None:
+@pytest.mark.parametrize("whole_part", [False, True])
+def test_compiled_layers_recompute(mode: str, whole_part: bool) -> None:
     model = shape(layers=2)
     expected = gradients(checkpointed(model, "none"))
     part = checkpointed(model, mode)
-    for block in part.layers.values():
-        block.compile(backend="aot_eager")
+    for module in [part] if whole_part else part.layers.values():
+        module.compile(backend="aot_eager", fullgraph=True)
     for name, value in gradients(part).items():
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
 
