@@ -175,7 +175,7 @@ class EvaluationSpec(_Part, frozen=True, kw_only=True):
     every_steps: int | None = 100
     """None evaluates only before the first step and at the end."""
     max_batches: int | None = 20
-    """Validation batches per evaluation; None takes the whole validation set."""
+    """Batches of 8 sequences per evaluation, the same ones under every layout; None takes the whole validation set."""
     prompt: str = "\n"
     """Text that generated samples start from."""
     sample_tokens: int = 200

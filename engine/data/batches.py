@@ -75,15 +75,15 @@ class Batches:
 
 
 def validation_batches(
-    tokens: Tokens, sequence_length: int, micro_batch: int, max_batches: int | None = None
+    tokens: Tokens, sequence_length: int, micro_batch: int, max_samples: int | None = None
 ) -> Iterator[Samples]:
     """Batches ``(n <= micro_batch, sequence_length + 1)`` of held-out text, the same ones every time.
 
-    When ``max_batches`` leaves some out, the samples are spread evenly over the whole text.
+    When ``max_samples`` leaves some out, the samples are spread evenly over the whole text.
     """
     text = np.asarray(tokens)
     available = sample_count(len(text), sequence_length)
-    wanted = available if max_batches is None else min(available, max_batches * micro_batch)
+    wanted = available if max_samples is None else min(available, max_samples)
     for first in range(0, wanted, micro_batch):
         numbers = range(first, min(first + micro_batch, wanted))
         starts = [number * available // wanted * sequence_length for number in numbers]

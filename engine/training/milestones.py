@@ -16,6 +16,9 @@ from engine.training.session import Session
 from engine.training.together import writer_of
 from engine.training.writing import write_text
 
+EVALUATION_BATCH = 8
+"""Sequences of what ``evaluation.max_batches`` counts: what is scored must not depend on the layout."""
+
 
 def evaluate(session: Session) -> None:
     """Score the held-out text, each rank every so many of its batches; once per step at most.
@@ -50,8 +53,12 @@ def _score(session: Session) -> Scores | None:
     score does not count.
     """
     spec, layout, data = session.inputs.spec, session.inputs.layout, session.inputs.data
+    count = spec.evaluation.max_batches
     batches = validation_batches(
-        data.validation, spec.data.sequence_length, layout.micro_batch, spec.evaluation.max_batches
+        data.validation,
+        spec.data.sequence_length,
+        layout.micro_batch,
+        None if count is None else count * EVALUATION_BATCH,
     )
     data_rank = 0 if session.mesh is None else session.mesh.data_rank
     nats, tokens = torch.zeros((), dtype=torch.float64), 0

@@ -50,6 +50,8 @@ def prepared(folder: Path) -> PreparedData:
     """Tokens drawn with the frequencies of a language (Zipf): what they say does not change the speed."""
     tokens = np.minimum(np.random.default_rng(0).zipf(1.2, 2_000_000), VOCABULARY) - 1
     for name in ("train.bin", "validation.bin"):
+        if (folder / name).exists():
+            continue
         tokens.astype("<u2").tofile(folder / name)
     count = len(tokens)
     manifest = PreparedManifest(
@@ -124,7 +126,7 @@ def measure(rounds: int) -> dict[str, object]:
     assert abs(last["loss"] - bare.loss) < 1e-3, "the two loops do not train the same"
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     return {
-        "parameters": sum(parameter.numel() for parameter in session.model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in session.network.parts[0].parameters()),
         "tokens_per_step": BATCH * LENGTH,
         "threads": torch.get_num_threads(),
         "rounds": rounds,

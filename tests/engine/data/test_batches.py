@@ -77,12 +77,12 @@ def test_validation_covers_all_or_spreads_evenly() -> None:
     tokens = _tokens(1001)
     every = np.concatenate(list(validation_batches(tokens, 10, 8, None)))
     assert every[:, 0].tolist() == list(range(0, 1000, 10))
-    some = list(validation_batches(tokens, 10, 4, 5))
+    some = list(validation_batches(tokens, 10, 4, 20))
     assert [batch.shape for batch in some] == [(4, 11)] * 5
     starts = np.concatenate(some)[:, 0]
     assert set(np.diff(starts).tolist()) == {50}
-    assert [len(batch) for batch in validation_batches(tokens, 300, 2, 9)] == [2, 1]
-    assert list(validation_batches(_tokens(5), 10, 4, 5)) == []
+    assert [len(batch) for batch in validation_batches(tokens, 300, 2, 18)] == [2, 1]
+    assert list(validation_batches(_tokens(5), 10, 4, 20)) == []
 
 
 def test_batches_are_cheap_to_import() -> None:
