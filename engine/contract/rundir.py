@@ -150,6 +150,10 @@ class CheckpointManifest(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int
     elapsed_seconds: float
     validation_loss: float | None = None
+    loss_scale: float | None = None
+    """What the loss is multiplied by in fp16-mixed; None in other precisions."""
+    loss_scale_age: int | None = None
+    """Updates since ``loss_scale`` was changed."""
     files: dict[str, FileDigest]
     """Name within the folder -> size and digest."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -45,6 +46,9 @@ OTHER_OPTIMISER = "The checkpoint is of another optimiser"
 
 Record = TypeVar("Record", bound=msgspec.Struct)
 
+# It is meant: a process that has the whole network, and each rank when it reads what it needs.
+warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized")
+
 
 class Content(msgspec.Struct, frozen=True, kw_only=True):
     """What a checkpoint is a checkpoint of."""
@@ -62,6 +66,9 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     """Global index of the next sample."""
     tokens: int
     elapsed_seconds: float
+    loss_scale: float | None = None
+    loss_scale_age: int | None = None
+    """As in the manifest."""
 
 
 class NewerCheckpointError(CheckpointError):
@@ -109,7 +116,7 @@ def load_checkpoint(
     with together(group):
         manifest = read_manifest(folder)
         _compare(folder, content, optimiser)
-        index = read_index(folder, manifest.files)
+        index = read_index(folder, manifest.files, [MODEL] if optimiser is None else [MODEL, OPTIMISER])
     names = everywhere(list(model_tensors(parts)), group)
     with together(group):
         for name in sorted(names ^ index[MODEL].keys()):

@@ -35,10 +35,7 @@ def complete_folder(
         write_durably(aside / file, text)
     manifest = CheckpointManifest(
         schema=SCHEMA,
-        step=position.step,
-        samples=position.samples,
-        tokens=position.tokens,
-        elapsed_seconds=position.elapsed_seconds,
+        **msgspec.structs.asdict(position),
         validation_loss=validation_loss,
         files={**dict(sorted(files.items())), **{file: digest_file(aside / file) for file in own}},
     )

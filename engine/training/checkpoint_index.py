@@ -7,7 +7,7 @@ in ordinary safetensors files, under the name of their tensor, one piece of a te
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -120,14 +120,15 @@ def encode_index(index: Index) -> bytes:
     return msgspec.json.encode(index)
 
 
-def read_index(folder: Path, files: Iterable[str]) -> Index:
-    """The index of the checkpoint in ``folder``, which holds ``files``. Raises CheckpointError where it is damaged.
+def read_index(folder: Path, files: Iterable[str], groups: Sequence[str] = (MODEL, OPTIMISER)) -> Index:
+    """The index of the checkpoint in ``folder``, which holds ``files``: of ``groups``, and perhaps more.
 
-    The first form of checkpoints has none: there every tensor is whole, in the one file of its group.
+    Raises CheckpointError where it is damaged. The first form of checkpoints has none: there every tensor is whole, in
+    the one file of its group.
     """
     names = set(files)
     if INDEX not in names:
-        return {group: _whole_tensors(folder / file_name(group, 0, 1)) for group in (MODEL, OPTIMISER)}
+        return {group: _whole_tensors(folder / file_name(group, 0, 1)) for group in groups}
     try:
         index = msgspec.json.decode((folder / INDEX).read_bytes(), type=Index)
     except OSError as error:

@@ -7,7 +7,6 @@ import shutil
 import threading
 import time
 import uuid
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -67,7 +66,6 @@ class Checkpointer:
 
     def __init__(self, run: RunDirectory, *, alone: bool = False) -> None:
         """``alone``: this process has the whole network, whatever others there are."""
-        warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized")
         self._run = run
         self._group: ProcessGroup | None = None
         self._rank = 0

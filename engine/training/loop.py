@@ -11,6 +11,7 @@ from torch import Tensor
 from engine.contract.errors import CheckpointError
 from engine.contract.events import Ended, Train
 from engine.training.control import Act
+from engine.training.failure import TrainingError
 from engine.training.milestones import evaluate, write_sample
 from engine.training.optimiser import set_learning_rate
 from engine.training.pausing import pause
@@ -37,7 +38,11 @@ def train(session: Session) -> str:
     if session.step == 0:
         evaluate(session)
         write_sample(session)
-    reason = session.limit_reached() or run_steps(session)
+    try:
+        reason = session.limit_reached() or run_steps(session)
+    except TrainingError:
+        tell_saved(session, wait=True)  # a checkpoint that was begun is from before what went wrong
+        raise
     if reason != "stopped":
         evaluate(session)
         write_sample(session)

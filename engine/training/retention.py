@@ -52,7 +52,17 @@ def clear_leftovers(run: RunDirectory) -> None:
 
 
 def set_aside(folder: Path) -> Path:
-    """Rename a damaged checkpoint so that nothing takes it for a good one; its new place."""
+    """Rename a damaged checkpoint so that nothing takes it for a good one; its new place.
+
+    Raises CheckpointError where it cannot be renamed: training on would write new checkpoints beside it.
+    """
     place = folder.with_name(f"damaged-{folder.name}-{uuid.uuid4().hex[:4]}")
-    folder.rename(place)
+    try:
+        folder.rename(place)
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder.name} is damaged and could not be set aside",
+            f"{folder}: {error.strerror or error}",
+            "Move the folder away, or make its parent writable, and resume",
+        ) from error
     return place

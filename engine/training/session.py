@@ -98,7 +98,15 @@ class Session:
 
     @property
     def position(self) -> Position:
-        return Position(step=self.step, samples=self.samples, tokens=self.tokens, elapsed_seconds=self.clock.elapsed())
+        scale = {} if self.scaler is None else self.scaler.state_dict()
+        return Position(
+            step=self.step,
+            samples=self.samples,
+            tokens=self.tokens,
+            elapsed_seconds=self.clock.elapsed(),
+            loss_scale=scale.get("scale"),
+            loss_scale_age=scale.get("_growth_tracker"),
+        )
 
     def limit_reached(self) -> str | None:
         """The limit of the budget that ends the training here, by the numbers that all ranks share."""

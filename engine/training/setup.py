@@ -98,6 +98,9 @@ def resume(session: Session) -> str | None:
     session.clock = Clock(manifest.elapsed_seconds)
     session.logged_step = session.reporter.step = manifest.step
     session.begun_step = session.saved_step = session.finished_step = manifest.step
+    if session.scaler is not None and manifest.loss_scale is not None:
+        known = {"scale": manifest.loss_scale, "_growth_tracker": manifest.loss_scale_age or 0}
+        session.scaler.load_state_dict(session.scaler.state_dict() | known)
     if manifest.validation_loss is not None:
         session.validated_step, session.validation_loss = manifest.step, manifest.validation_loss
     if session.ranks.rank == 0 and read_content(folder).data_fingerprint != session.content.data_fingerprint:

@@ -84,19 +84,17 @@ def match_optimiser(parts: Sequence[nn.Module], optimiser: Optimizer, saved: fro
     """
     if saved and not optimiser.state:
         _make_memory(optimiser)
-    own: dict[str, set[str]] = {}
+    owners: dict[str, set[str]] = {}
+    for key in saved:
+        owners.setdefault(key.rpartition(":")[0], set()).add(key)
     for name, parameter, _ in _members(parts):
-        if parameter not in optimiser.state:
+        memory = optimiser.state.get(parameter, {})
+        if name not in owners:
+            optimiser.state.pop(parameter, None)
             continue
-        keys = {f"{name}:{what}" for what, value in optimiser.state[parameter].items() if isinstance(value, Tensor)}
-        if keys and keys.isdisjoint(saved):
-            del optimiser.state[parameter]
-        else:
-            own[name] = keys
-    for key in sorted(saved.union(*own.values())):
-        mine = own.get(key.rpartition(":")[0])
-        if mine is not None and (key in mine) != (key in saved):
-            where = "the checkpoint lacks" if key in mine else "the optimiser has no"
+        own = {f"{name}:{what}" for what, value in memory.items() if isinstance(value, Tensor)}
+        for key in sorted(own ^ owners[name]):
+            where = "the checkpoint lacks" if key in own else "the optimiser has no"
             raise CheckpointError("The checkpoint is of another optimiser", f"{where} tensor {key}")
 
 

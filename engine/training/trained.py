@@ -14,6 +14,7 @@ from engine.contract.rundir import RunDirectory, complete_checkpoints
 from engine.data.prepared import PreparedData, read_prepared
 from engine.model.build import LanguageModel, build_model
 from engine.training.checkpoint import Content, load_checkpoint, read_content, verify_checkpoint
+from engine.training.checkpoint_index import MODEL
 from engine.training.inputs import read_layout
 from engine.training.retention import best_checkpoint
 
@@ -37,10 +38,11 @@ class Trained:
 def load_trained(run: RunDirectory, name: str | None = None) -> Trained:
     """The model of checkpoint ``name``: ``step-<n>``, ``best``, or None for the newest.
 
-    Raises CheckpointError where there is none or it is damaged, RunError and DataError as the parts of the run do.
+    Reads, and verifies, the model alone: damage to the optimiser's files does not matter here. Raises CheckpointError
+    where there is no such checkpoint or it is damaged, RunError and DataError as the parts of the run do.
     """
     folder = find_checkpoint(run, name)
-    verify_checkpoint(folder)
+    verify_checkpoint(folder, [MODEL])
     content = read_content(folder)
     layout = read_layout(run.plan)
     device = _device(layout)

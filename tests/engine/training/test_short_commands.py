@@ -61,7 +61,7 @@ def test_export_writes_the_very_weights(trained, open_session):
     result = export(Namespace(run_dir=trained.path, checkpoint=None))
     assert result == {"directory": str(trained.export), "checkpoint": "step-4"}
     _, weights = import_folder(trained.export)
-    for name, tensor in model_tensors(open_session(trained).model).items():
+    for name, tensor in model_tensors(open_session(trained).network.parts).items():
         torch.testing.assert_close(weights[name], tensor, rtol=0, atol=0)
 
 
@@ -74,6 +74,17 @@ def test_what_is_not_there_or_damaged_is_said(trained, make_run, tmp_path):
         file.seek(-1, 2)
         file.write(b"\xff")
     with pytest.raises(CheckpointError, match=r"model\.safetensors is not what was written"):
+        completion(trained)
+
+
+def test_a_model_is_used_though_the_memory_of_its_optimiser_is_damaged(trained):
+    whole = completion(trained)
+    (trained.checkpoints / "step-4" / "optimiser.safetensors").write_bytes(b"damaged")
+    assert completion(trained) == whole
+    (trained.checkpoints / "step-4" / "optimiser.safetensors").unlink()
+    assert completion(trained) == whole
+    (trained.checkpoints / "step-4" / "tensors.json").write_bytes(b"{}")
+    with pytest.raises(CheckpointError, match=r"tensors\.json is not what was written"):
         completion(trained)
 
 
