@@ -17,6 +17,8 @@ from engine.contract.errors import RunError
 
 ANSWER_SECONDS = 30.0
 """A busy controller takes its time; Slurm's own commands give up after about as long (MessageTimeout)."""
+LOOK_SECONDS = 5.0
+"""For questions that a person waits for with a list of runs; without an answer the state of a job is unknown."""
 WAITING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"})
 """States of a job none of whose processes has begun."""
 WORKING = frozenset({"RUNNING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING", "COMPLETING"})
@@ -66,7 +68,7 @@ def submit(command: Sequence[str]) -> int:
 def look(job: int) -> JobReport | None:
     """What Slurm says of a job; None where Slurm cannot be asked from here or does not answer."""
     try:
-        done = _done(["scontrol", "show", "job", str(job), "--oneliner"])
+        done = _done(["scontrol", "show", "job", str(job), "--oneliner"], LOOK_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
         return None
     if done.returncode == 0:
@@ -92,7 +94,8 @@ def parse_job(text: str) -> JobReport | None:
 def _accounted(job: int) -> str | None:
     """The state of a job that the controller has forgotten, from the accounting; None where that knows nothing."""
     try:
-        done = _done(["sacct", "--noheader", "--parsable2", "--allocations", "--jobs", str(job), "--format", "State"])
+        command = ["sacct", "--noheader", "--parsable2", "--allocations", "--jobs", str(job), "--format", "State"]
+        done = _done(command, LOOK_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
         return None
     words = done.stdout.split()  # "CANCELLED by 1000"
@@ -151,8 +154,8 @@ def _run(command: Sequence[str], title: str) -> str:
     return done.stdout
 
 
-def _done(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def _done(command: Sequence[str], seconds: float = ANSWER_SECONDS) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         list(command), stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-        timeout=ANSWER_SECONDS, check=False,
+        timeout=seconds, check=False,
     )  # fmt: skip

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import filelock
@@ -19,7 +21,6 @@ from engine.contract.rundir import Command, RunDirectory
 from engine.runs import slurm
 from engine.runs.inbox import append_command
 
-FILE = "slurm.json"
 SCRIPT = "job.sh"
 ASK_SECONDS = 5.0
 """How old Slurm's word on a job may be: a list of runs that is redrawn must not load the controller."""
@@ -40,18 +41,25 @@ class SlurmJob(msgspec.Struct, frozen=True, kw_only=True):
     """When that was, in seconds since the epoch."""
 
 
+def job_file(run: RunDirectory) -> Path:
+    """Where the job of a run is noted."""
+    return run.path / "slurm.json"
+
+
 def read_job(run: RunDirectory) -> SlurmJob | None:
     """The newest Slurm job of a run; None for one that has none."""
-    return read_record(run.path / FILE, SlurmJob)
+    return read_record(job_file(run), SlurmJob)
 
 
 def write_job(run: RunDirectory, job: int, *, submitted: bool) -> None:
     """Note the job of a run. Raises OSError where it cannot be written."""
     record = SlurmJob(job=job, submitted=submitted, time=time.time())
-    write_durably(run.path / FILE, msgspec.json.encode(record))
+    write_durably(job_file(run), msgspec.json.encode(record))
 
 
 _reports: dict[int, tuple[float, slurm.JobReport | None]] = {}
+_silent: list[float] = []
+"""When Slurm last did not answer, if it ever did not: then no job is asked for, as each question takes seconds."""
 _lock = threading.Lock()
 
 
@@ -60,10 +68,15 @@ def report_of(job: int) -> slurm.JobReport | None:
     now = time.monotonic()
     with _lock:
         known = _reports.get(job)
+        silent_since = _silent[-1] if _silent else -math.inf
     if known is not None and now - known[0] < ASK_SECONDS:
         return known[1]
+    if now - silent_since < QUIET_SECONDS:
+        return None
     report = slurm.look(job)
     with _lock:
+        if report is None:
+            _silent[:] = [time.monotonic()]
         _reports[job] = (time.monotonic(), report)
     return report
 

@@ -98,7 +98,7 @@ class Allocation:
         return first
 
     def training_command(
-        self, layout: Layout, folder: Path, guard: Sequence[str], address: str, port: int
+        self, layout: Layout, folder: Path | str, guard: Sequence[str], address: str, port: int | str
     ) -> list[str]:
         """The ``srun`` that starts the launcher of the workers on each node."""
         node = [*self.step(), sys.executable, PYTHON, "-m", "engine.runs.slurmnode", "train", "--run-dir", str(folder)]

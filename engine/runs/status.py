@@ -19,7 +19,7 @@ from engine.runs.measured import read_measured
 from engine.runs.pace import eta_seconds, recent_speed
 from engine.runs.rare import forget
 from engine.runs.scan import backwards, only
-from engine.runs.slurmjob import read_job, report_of
+from engine.runs.slurmjob import job_file, read_job, report_of
 from engine.runs.state import read_info, read_state
 
 __all__ = ["RunStatus", "find_run", "list_runs", "read_devices", "read_state", "read_status"]
@@ -161,7 +161,7 @@ def _listed(run: RunDirectory) -> RunStatus | None:
 
 def _marks(run: RunDirectory) -> tuple[int, ...]:
     marks: list[int] = []
-    for path in (run.info, run.supervisor, run.events_of("supervisor"), run.events_of("rank0")):
+    for path in (run.info, run.supervisor, job_file(run), run.events_of("supervisor"), run.events_of("rank0")):
         try:
             stat = path.stat()
         except OSError:  # missing, or in a folder that is none

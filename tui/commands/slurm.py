@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import msgspec
 
 from engine.contract.errors import Problem, RunError, SpecError
+from engine.contract.layout import Layout
 from engine.contract.machine import Machine
 from engine.contract.rundir import RunDirectory
 from engine.contract.spec import RunSpec
 from engine.hardware.detect import detect
 from engine.planner.estimate import Estimate, plan_object
-from engine.runs.command import process_environment
+from engine.runs.command import process_environment, training_command
 from engine.runs.home import runs_folder
 from engine.runs.launch import start
 from engine.runs.remove import delete_run
@@ -28,7 +29,7 @@ from engine.runs.slurmscript import (
     submission,
     write_script,
 )
-from engine.runs.slurmstep import on_nodes, read_allocation
+from engine.runs.slurmstep import Allocation, on_nodes, read_allocation
 from tui.commands.output import emit, say
 from tui.text import printable
 
@@ -43,6 +44,14 @@ class Ground:
     """The spec with the nodes as its hosts."""
     options: Options | None = None
     """Of sbatch; None where nothing is submitted."""
+    allocation: Allocation | None = None
+    """That this process is in; None outside of one, and where a job of its own is submitted."""
+
+    def command(self, layout: Layout) -> list[str]:
+        """What will start the workers in DIR; ADDRESS and PORT are found out when they start."""
+        if self.allocation is None:
+            return training_command(layout)
+        return self.allocation.training_command(layout, "DIR", (), "ADDRESS", "PORT")
 
 
 def ground_of(spec: RunSpec, sbatch: Sequence[str], *, slurm: bool) -> Ground:
@@ -61,7 +70,7 @@ def ground_of(spec: RunSpec, sbatch: Sequence[str], *, slurm: bool) -> Ground:
     if allocation is None:
         return Ground(detect(), spec)
     facts = allocation.look(runs_folder())
-    return Ground(facts[0].machine, on_nodes(spec, allocation.nodes))
+    return Ground(facts[0].machine, on_nodes(spec, allocation.nodes), allocation=allocation)
 
 
 def say_job(spec: RunSpec, found: Estimate, options: Options, *, as_json: bool) -> None:

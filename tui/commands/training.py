@@ -17,7 +17,7 @@ from engine.contract.spec import RunSpec
 from engine.contract.specfile import dump_spec
 from engine.hardware.detect import detect
 from engine.planner.estimate import Estimate, estimate, fit_problems, plan_object
-from engine.runs.command import host_commands, training_command, training_environment
+from engine.runs.command import host_commands, training_environment
 from engine.runs.create import create_run
 from engine.runs.hosts import other_hosts
 from engine.runs.launch import start
@@ -62,7 +62,7 @@ def _say_what_would_start(spec: RunSpec, ground: Ground, found: Estimate, *, as_
     if as_json and ground.options is not None:
         say_job(spec, found, ground.options, as_json=True)
         return
-    command = training_command(found.layout)
+    command = ground.command(found.layout)
     environment = training_environment(found.layout, ground.machine.devices)
     if as_json:
         spec_object = msgspec.to_builtins(spec)
@@ -89,7 +89,7 @@ def _say_what_would_start(spec: RunSpec, ground: Ground, found: Estimate, *, as_
 def _say_commands(layout: Layout, settings: list[str]) -> None:
     """What is started on each of several hosts."""
     say("\n# commands on each host, once the data is prepared there: DIR is the directory of the run, ADDRESS:PORT one")
-    say("# of the first host that the others reach. Each node sets the same variables as are set here.")
+    say("# of the first host that the others reach. GLOO_SOCKET_IFNAME, unless set, is the interface that leads there.")
     for host, commands in host_commands(layout).items():
         say(f"\n# {printable(host, newlines=False)}")
         for number, command in enumerate(commands):

@@ -34,7 +34,7 @@ from engine.runs.status import read_state, read_status
 from tests.engine.runs.slurm_cluster import Cluster, can_unshare, running_cluster
 
 DEADLINE_SECONDS = 150.0
-STEPS = 300
+STEPS = 60
 NewRun = Callable[..., RunDirectory]
 T = TypeVar("T")
 
@@ -140,7 +140,7 @@ def test_a_job_is_queued_trains_and_finishes_and_the_same_on_two_nodes_that_are_
     assert all(len(of_step) == 1 for of_step in found.values()), "no step is trained again"
     assert [found[step][0] for step in found] == pytest.approx([expected[step][0] for step in found], abs=1e-4)
     assert found[1][0] == pytest.approx(5.5, abs=0.5)
-    assert found[STEPS][0] < found[1][0] - 1.0
+    assert found[STEPS][0] < found[1][0] - 0.3
     hosts = {
         event.host
         for path in run.telemetry.iterdir()
@@ -151,9 +151,14 @@ def test_a_job_is_queued_trains_and_finishes_and_the_same_on_two_nodes_that_are_
 
 
 def interrupt(cluster: Cluster, run: RunDirectory, job: int, *command: str) -> int:
-    """Interrupt a run as soon as it trains, see it saved and queued, and let it go on; the step of the checkpoint."""
+    """Interrupt a run early, see it saved and queued, and let it go on; the step of the checkpoint.
+
+    It is paused first: a fast machine would be through before Slurm's signal is there.
+    """
     before = len(events_of(run))
     until(lambda: any(isinstance(event, Train) for event in events_of(run)[before:]), run, "step")
+    control.request(run, "pause")
+    until(lambda: read_state(run)[0] == "paused", run, "pause")
     cluster.do(*command)
     until(lambda: read_state(run)[0] == "queued", run, "run back in the queue")
     saved = complete_checkpoints(run)[-1]
@@ -209,7 +214,7 @@ def test_a_job_that_slurm_has_forgotten_is_lost_and_one_that_cannot_be_asked_for
 ) -> None:
     assert slurm.look(9_999_999) == slurm.JobReport(state=None)
     run = submitted(hold=None)
-    monkeypatch.setenv("SLURM_CONF", str(cluster.folder / "missing.conf"))
+    monkeypatch.setenv("PATH", str(cluster.folder))
     assert slurm.look(job_of(run)) is None
     assert read_state(run) == ("queued", f"submitted as Slurm job {job_of(run)}")
 
