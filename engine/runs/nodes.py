@@ -19,6 +19,8 @@ from engine.runs.wire import Begin, End, Go
 
 SETTLE_SECONDS = 15.0
 """What the other hosts have to notice by themselves that the training is over, and to say why."""
+LOST_SECONDS = 5.0
+"""What the workers here have to notice that a host is gone, and to write a checkpoint if they can."""
 END_SECONDS = 60.0
 """What they have to end their workers when they are told to."""
 TICK_SECONDS = 0.1

@@ -38,11 +38,12 @@ from engine.runs.failure import Attempt, explain_data, explain_training
 from engine.runs.hosts import other_hosts
 from engine.runs.inbox import append_command
 from engine.runs.launch import ALREADY_SUPERVISED
-from engine.runs.nodes import SETTLE_SECONDS, Nodes, Others
+from engine.runs.nodes import LOST_SECONDS, SETTLE_SECONDS, Nodes, Others
 from engine.runs.preflight import require_hosts
 from engine.runs.processes import Known, end_leftovers, folder_of, read_ranks
 from engine.runs.reporter import Reporter
 from engine.runs.scan import backwards
+from engine.runs.slurmscript import job_of_this_process
 from engine.runs.stopping import GRACE_SECONDS, Stop
 from engine.runs.telemetry import Recorder, journal_of
 
@@ -73,6 +74,8 @@ class Supervisor:
         self._signalled = False
         self._own_stops: set[str] = set()
         """Ids of the requests that were made here, because of a signal."""
+        self.failed = False
+        """Whether the run has failed."""
 
     def supervise(self, ready: Callable[[], None]) -> None:
         """Run the attempt to its end, and say how it ended. ``ready`` is called after the first event."""
@@ -116,6 +119,7 @@ class Supervisor:
             first_line = ending.message.partition("\n")[0]
             self._enter("failed", f"{ending.title}: {first_line}" if first_line else ending.title)
             self._reporter.say(ending)
+            self.failed = True
 
     def _attempt(self) -> str | Failure:
         """The reason why the run finished, or why it failed."""
@@ -179,6 +183,8 @@ class Supervisor:
         end_leftovers(self._known.read())  # workers whose launcher was killed may still write a checkpoint
         ended = _ended_since(rank0, launched)
         if ended is not None:
+            if self._nodes.failure is not None and self._stop is None and ended.reason == "stopped":
+                return self._nodes.failure  # its end made the others stop
             if code != 0:
                 asked = self._stop is not None or ended.reason != "stopped"
                 why = "the training had ended as planned" if asked else "nobody asked the run to stop"
@@ -232,7 +238,8 @@ class Supervisor:
         except OSError as error:  # a full disk: what they say is lost, and they train on
             print(f"the supervisor cannot write: {error}", file=sys.stderr, flush=True)
         if self._giving_up is None and self._nodes.ended_badly:
-            self._giving_up = Stop(self._run, child, SETTLE_SECONDS)
+            # Without a host nobody can go on; one whose launcher only failed may say why in a moment.
+            self._giving_up = Stop(self._run, child, LOST_SECONDS if self._nodes.failure else SETTLE_SECONDS)
 
     def _serve(self, child: Child | Others, begun: Callable[[], bool]) -> None:
         """See to the requests that have come: to a stop always, to others only where no worker does."""
@@ -309,7 +316,7 @@ def main() -> int:
     arguments = parser.parse_args()
     run = RunDirectory(arguments.run_dir.absolute())
     if arguments.foreground:
-        return _supervise(run, "slurm" if "SLURM_JOB_ID" in os.environ else "setsid", lambda code: None)
+        return _supervise(run, "setsid" if job_of_this_process() is None else "slurm", lambda code: None)
     told, tell = os.pipe()
     if os.fork():
         os.close(tell)
@@ -327,23 +334,27 @@ def main() -> int:
 
 
 def _supervise(run: RunDirectory, how: How, say: Callable[[int], None]) -> int:
-    """Supervise the run in this process; its exit code. ``say`` hears 0 once the first event is written."""
+    """Supervise the run in this process; its exit code: 1 where the run failed, so that a batch system knows, too.
+
+    ``say`` hears 0 once the first event is written.
+    """
     os.umask(0o077)
     kind: type[Supervisor] = Supervisor
-    if "SLURM_JOB_ID" in os.environ:
+    if job_of_this_process() is not None:
         from engine.runs.slurmsupervisor import SlurmSupervisor  # noqa: PLC0415 - it is made of this one
 
         kind = SlurmSupervisor
     try:
         with filelock.FileLock(run.path / "supervisor.lock", timeout=LOCK_SECONDS, mode=0o600):
-            kind(run, how).supervise(ready=lambda: say(0))
+            supervisor = kind(run, how)
+            supervisor.supervise(ready=lambda: say(0))
     except filelock.Timeout:
         say(ALREADY_SUPERVISED)
         return ALREADY_SUPERVISED
     except OSError as error:
         print(f"the run directory cannot be written: {error}", file=sys.stderr, flush=True)
         return 1
-    return 0
+    return int(supervisor.failed)
 
 
 if __name__ == "__main__":

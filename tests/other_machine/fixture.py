@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SSHD = shutil.which("sshd", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"]))
@@ -70,6 +70,34 @@ def hiding(folder: Path) -> list[str]:
     except FileNotFoundError:
         return []
     return command if done.returncode == 0 else []
+
+
+@contextmanager
+def own_network() -> Iterator[tuple[list[str], str, str]]:
+    """A network namespace joined to this one by a cable: what to put before sshd, its address, and ours.
+
+    Raises subprocess.CalledProcessError or FileNotFoundError where that may not be made.
+    """
+    name = f"traindeck{os.getpid()}"
+    ours, theirs = f"td{os.getpid()}a", f"td{os.getpid()}b"
+    net = f"10.{200 + os.getpid() % 50}.{os.getpid() // 50 % 250}"
+    steps = (
+        f"ip netns add {name}",
+        f"ip link add {ours} type veth peer name {theirs} netns {name}",
+        f"ip address add {net}.1/24 dev {ours}",
+        f"ip link set {ours} up",
+        f"ip -n {name} address add {net}.2/24 dev {theirs}",
+        f"ip -n {name} link set {theirs} up",
+        f"ip -n {name} link set lo up",
+    )
+    try:
+        for step in steps:
+            subprocess.run(step.split(), check=True, capture_output=True)
+        yield ["ip", "netns", "exec", name], f"{net}.2", f"{net}.1"
+    finally:
+        for step in (f"ip link delete {ours}", f"ip netns delete {name}"):
+            with suppress(FileNotFoundError):
+                subprocess.run(step.split(), check=False, capture_output=True)
 
 
 class OtherMachine:
