@@ -44,6 +44,16 @@ class Kept(NamedTuple):
         return again * self.recomputed + (layers - again) * self.layer
 
 
+def copies_alone(layout: Layout) -> bool:
+    """Whether each rank has a whole copy of the model and nothing else is split: torch's DDP."""
+    return layout.world_size == layout.dp_replicate > 1
+
+
+def wrapped(layout: Layout) -> bool:
+    """Whether parameters are handed to each layer by FSDP2's machinery: shards, or copies of parts of the model."""
+    return layout.data_ranks * layout.cp > 1 and not copies_alone(layout)
+
+
 def kept_by(shape: ModelShape, layout: Layout, sequence_length: int, micro_batch: int) -> Kept:
     """What ``micro_batch`` sequences of ``sequence_length`` keep on one rank."""
     if shape.family == "lstm":
@@ -85,8 +95,9 @@ def _decoder(shape: ModelShape, layout: Layout, sequence_length: int, micro_batc
     hidden, heads, keys = shape.hidden, shape.heads * shape.head_size / tp, shape.kv_heads * shape.head_size / tp
     swiglu, wide = shape.mlp == "swiglu", shape.feed_forward / tp
     norm = (stream * hidden + (4 if shape.norm == "rmsnorm" else 8)) / tp
-    if stream == 2 and shape.norm == "rmsnorm" and layout.accelerator == "cpu":
-        norm += 8 * hidden / tp  # no fused kernel: autograd keeps its steps, in float32
+    if shape.norm == "rmsnorm" and layout.accelerator == "cpu" and (stream == 2 or (mixed and wrapped(layout))):
+        # No fused kernel takes 16-bit weights there: autograd keeps the steps, in float32.
+        norm += (8 if stream == 2 else 4) * hidden / tp
     # Each linear layer keeps the whole normed sequence, even where sequence parallelism gave each rank a part of it.
     readers = (3, 2 if swiglu else 1) if mixed else (1, 1)
     normed = inner * hidden * (readers[0] + readers[1])
@@ -110,7 +121,7 @@ def _decoder(shape: ModelShape, layout: Layout, sequence_length: int, micro_batc
     return Kept(
         layer=tokens * layer,
         recomputed=tokens * min(recomputed, layer),
-        final=tokens * (norm + inner * hidden),
+        final=tokens * (norm + inner * hidden + (stream * hidden if tp > 1 else 0)),
         again=tokens * (layer - min(recomputed, layer) + stream * hidden / tp),
         transient=tokens * max(transient, doubled),
         stream=tokens * stream * hidden / tp,

@@ -30,7 +30,7 @@ from engine.contract.layout import Layout
 from engine.contract.mesh import coordinate, micro_batch_of
 from engine.contract.shape import ModelShape
 from engine.contract.spec import OptimSpec
-from engine.planner.activations import MIXED, Kept, in_flight, kept_by
+from engine.planner.activations import MIXED, Kept, copies_alone, in_flight, kept_by, wrapped
 from engine.planner.share import Share, share_of
 
 MIB = 2**20
@@ -190,6 +190,10 @@ def _weights(layout: Layout, share: Share) -> _Weights:
     stored = size * share.total / shards
     head_copy = 2.0 * share.table * share.last if mixed else 0.0
     one = share.layer + share.layer_norms
+    if shards == 1 and wrapped(layout):
+        # Each layer gets a copy of its own parameters, which stays until its gradients are computed.
+        copies = (2.0 if mixed else size) * share.layers_total + size * share.outer + head_copy
+        return _Weights(stored, copies, copies, copies / share.weight_sets, 4.0 * one)
     if shards == 1:
         copies = 2.0 * share.layer * share.weight_sets if mixed else 0.0
         copies += head_copy
@@ -223,12 +227,15 @@ def _instants(
     waiting += kept.stream * layout.accumulation * len(stages) * (layout.pp > 1)
     if share.last:
         waiting += kept.final * (flights[-1] - 1)
+    if layout.schedule == "zero-bubble":
+        # Gradients of all results, of those micro-batches whose weights' gradients are put off: one more on each rank.
+        waiting += min(pp, layout.accumulation) * max(stages)
     every = size * share.total
     summed = every / shards
-    # Gradients outlive the step where they are views of DDP's buckets, and the micro-batch where more follow; between
-    # those of a pipeline they are not reduced, so each rank has them whole.
-    copies_alone = layout.world_size == layout.dp_replicate > 1
-    persist = summed if copies_alone or layout.accumulation > 1 else 0.0
+    # DDP's buckets outlive the step, and gradients the micro-batch where more follow, not yet in the buckets then;
+    # between those of a pipeline they are not reduced, so each rank has them whole.
+    buckets = copies_alone(layout)
+    persist = summed * (buckets + (layout.accumulation > 1))
     if shards > 1 and layout.pp > 1:
         persist = every
     head = size * share.table * share.last
