@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, distributed, nn
@@ -110,11 +111,12 @@ class PipelinedNetwork:
         self.counts = self._pipeline.is_last and mesh.place.tp == 0
         self.autocast = autocast
         self._stream_dtype = stream_dtype
+        for part in parts:  # the schedule calls them itself, and its backward passes are not to be inside
+            part.forward = _within(autocast, part.forward)  # type: ignore[method-assign]
 
     def backward(self, micro_batches: Iterable[MicroBatch], scale: Tensor | float) -> Tensor:
         tokens, targets = (torch.cat(pieces) for pieces in zip(*micro_batches, strict=True))
-        with self.autocast():
-            sums = self._pipeline.step(tokens, targets, scale)
+        sums = self._pipeline.step(tokens, targets, scale)
         return sums if self.counts else torch.zeros_like(sums)
 
     @torch.no_grad()
@@ -141,8 +143,7 @@ class PipelinedNetwork:
             if stage > 0:
                 before = rank_of_stage(layout, stage - 1)
                 stream = stream if before == me else self._receive(tokens, before)
-            with self.autocast():
-                result: Tensor = part(stream, targets=targets)
+            result: Tensor = part(stream, targets=targets)
             if stage == last:
                 return result
             stream, after = result, rank_of_stage(layout, stage + 1)
@@ -156,3 +157,12 @@ class PipelinedNetwork:
         stream = torch.empty(tokens.shape[0], length, shape.hidden, device=self._device, dtype=self._stream_dtype)
         distributed.recv(stream, group=self._group, group_src=source)
         return stream
+
+
+def _within(autocast: Autocast, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    @functools.wraps(forward)
+    def call(*args: Any, **kwargs: Any) -> Tensor:
+        with autocast():
+            return forward(*args, **kwargs)
+
+    return call

@@ -90,7 +90,8 @@ class Pipeline:
     def step(self, tokens: Tensor, targets: Tensor, scale: Tensor | float) -> Tensor:
         """Forward and backward of all micro-batches; the sums of the loss, zeros on ranks that do not compute it.
 
-        ``tokens`` and ``targets`` (accumulation * micro_batch, seq); gradients are those of ``scale`` times the objective.
+        ``tokens`` and ``targets`` (accumulation * micro_batch, seq); gradients are those of ``scale`` times the
+        objective.
         """
         self._scale, self._sums = scale, []
         arguments = (tokens,) if self.is_first else ()

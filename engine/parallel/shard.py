@@ -1,5 +1,4 @@
-"""Data parallel: whole copies (DDP), shards of parameters (FSDP2, ZeRO-2 and ZeRO-3), or shards in each of several copies
-(HSDP).
+"""Data parallel: whole copies (DDP), shards (FSDP2, as ZeRO-2 or ZeRO-3), or shards in each of several copies (HSDP).
 
 Parameters are sharded and their gradients reduced layer by layer, so that communication hides behind computation
 (Rajbhandari et al. 2020; Zhao et al. 2023).

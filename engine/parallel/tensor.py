@@ -1,8 +1,8 @@
 """Tensor parallel: each matrix split over the ranks of ``tp`` (Shoeybi et al. 2019), with sequence parallel.
 
-Between the split matrices each rank holds a part of the sequence (Korthikanti et al. 2022): what would be one all-reduce
-is an all-gather before and a reduce-scatter behind them, norms are computed once instead of on every rank, and so are
-the activations kept. Tables of the vocabulary are split by rows, and the loss is computed from split logits.
+Between the split matrices each rank holds a part of the sequence (Korthikanti et al. 2022): what would be one
+all-reduce is an all-gather before and a reduce-scatter behind them, norms are computed once instead of on every rank,
+and activations are kept once. Tables of the vocabulary are split by rows, and the loss is computed from split logits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ from engine.model.decoder import Decoder
 
 
 def apply_tensor_parallel(part: Decoder, mesh: DeviceMesh) -> None:
-    """Split the matrices of ``part`` over the one axis of ``mesh``. The stream between layers is (batch, seq / tp, hidden)."""
+    """Split the matrices of ``part`` over the one axis of ``mesh``.
+
+    The stream between layers is (batch, seq / tp, hidden) then.
+    """
     sequence, whole = Shard(1), Replicate()
     plan: dict[str, ParallelStyle] = {
         "embedding": RowwiseParallel(input_layouts=whole, output_layouts=sequence),
@@ -43,8 +46,6 @@ def apply_tensor_parallel(part: Decoder, mesh: DeviceMesh) -> None:
     parallelize_module(part, mesh, present)
     for block in part.layers.values():
         parallelize_module(block, mesh, _block_plan(block))
-    if part.norm is not None and part.head is None:
-        raise AssertionError("norm and head stand on the same stage")
     part.tie_weights()
     part.criterion.score = VocabularyParallel(mesh.get_group())
 

@@ -35,7 +35,7 @@ def make_fabric(layout: Layout, shape: ModelShape) -> Fabric:
     plugins: list[Any] = [] if launched_by_torchrun() else [LightningEnvironment()]
     fabric = Fabric(
         accelerator=layout.accelerator,
-        devices=len(layout.device_indices) if layout.world_size > 1 else 1,
+        devices=layout.devices_per_host if layout.world_size > 1 else 1,
         num_nodes=len(layout.hosts or ("",)),
         strategy=MeshStrategy(layout, tied=shape.tied_embeddings) if layout.world_size > 1 else "auto",
         plugins=plugins,
@@ -61,10 +61,10 @@ def _check_workers(layout: Layout) -> None:
 
 
 def _check_accelerator(layout: Layout) -> None:
-    if layout.accelerator == "cuda" and torch.cuda.device_count() < len(layout.device_indices):
+    if layout.accelerator == "cuda" and torch.cuda.device_count() < layout.devices_per_host:
         raise RunError(
             "The devices are not there",
-            f"The layout wants {len(layout.device_indices)} CUDA devices here, and torch sees {torch.cuda.device_count()}",
+            f"The layout wants {layout.devices_per_host} CUDA devices here, and torch sees {torch.cuda.device_count()}",
             "See `traindeck devices`; CUDA_VISIBLE_DEVICES hides devices, and torch may lack CUDA",
         )
     if layout.accelerator == "mps" and not torch.backends.mps.is_available():

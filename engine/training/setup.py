@@ -142,7 +142,7 @@ def tell_start(session: Session, resumed_from: str | None) -> None:
             parameters=parameter_count(shape),
             world_size=session.ranks.size,
             accelerator=layout.accelerator,
-            device_names=tuple(name for _ in layout.device_indices),
+            device_names=(name,) * layout.world_size,
             batch_size=layout.batch_size,
             micro_batch=layout.micro_batch,
             accumulation=layout.accumulation,

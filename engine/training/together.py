@@ -39,7 +39,7 @@ class RanksTogether:
     """All ranks read the same tokens; each adds the logits that it has.
 
     Every token costs a forward pass over a whole sequence, for what is split over ranks keeps no keys and values. That
-    is the price of a sample that needs no rank to hold the whole model; beside the steps between two of them it is small.
+    is the price of a sample for which no rank has to hold the whole model; the steps between two of them cost more.
     """
 
     def __init__(self, session: Session) -> None:
