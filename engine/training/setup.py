@@ -48,7 +48,7 @@ def open_session(inputs: Inputs, reporter: Reporter, flag: StopFlag | None, star
         label_smoothing=spec.optim.label_smoothing,
         compiled=spec.layout.compile,
     ).build()
-    optimiser = build_optimiser(network.parts, spec.optim, fabric.device)
+    optimiser = build_optimiser(network.parts, spec.optim, fabric.device, offload=layout.offload_optimizer)
     batches = StepBatches(
         Batches(inputs.data.train, spec.data.sequence_length, spec.seed),
         layout,
