@@ -6,14 +6,13 @@ import getpass
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -48,6 +47,34 @@ NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2 Rea
 PartitionName=main Nodes=node[1-2] Default=YES MaxTime=INFINITE OverSubscribe=FORCE:4 State=UP
 """
 
+KEEPER = """
+import os, shutil, signal, sys, time
+from pathlib import Path
+
+configuration, folder = sys.argv[1:]
+mark = f"SLURM_CONF={configuration}".encode()
+
+def belongs(process):
+    try:  # slurmstepd overwrites its environment with a title, and keeps the working directory of slurmd
+        return mark in (process / "environ").read_bytes().split(bytes(1)) or os.readlink(process / "cwd") == folder
+    except OSError:
+        return False
+
+sys.stdin.read()
+for _ in range(100):
+    found = [int(path.name) for path in Path("/proc").glob("[0-9]*") if int(path.name) != os.getpid() and belongs(path)]
+    for pid in found:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    if not found:
+        break
+    time.sleep(0.05)
+shutil.rmtree(folder, ignore_errors=True)
+"""
+"""Ends every process of this Slurm and of its jobs once its own input ends: no test leaves one behind."""
+
 
 class Cluster:
     """The daemons, and Slurm's own commands as a test uses them."""
@@ -58,6 +85,12 @@ class Cluster:
         self.unshared = folder / "unshared"
         """A folder that node2 sees empty, as if it were on another disk."""
         self._daemons: list[subprocess.Popen[bytes]] = []
+        # Also where the tests are killed: then the end of its input tells it.
+        self._keeper = subprocess.Popen(
+            [sys.executable, "-P", "-c", KEEPER, str(self.configuration), str(folder)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
 
     def start(self) -> None:
         """Start all daemons and wait until both nodes take jobs. Raises RuntimeError where they do not come up."""
@@ -93,6 +126,7 @@ class Cluster:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     env=self.environment,
+                    cwd=self.folder,
                 )
             )
 
@@ -121,28 +155,11 @@ class Cluster:
 
     def close(self) -> None:
         """End all jobs, the daemons, and whatever is left of either."""
-        self.ask("scancel", "--signal=KILL", "--full", f"--user={getpass.getuser()}")
-        self.ask("scancel", f"--user={getpass.getuser()}")
-        for daemon in reversed(self._daemons):
-            daemon.terminate()
+        if self._keeper.stdin is not None:
+            self._keeper.stdin.close()
+        self._keeper.wait(30)
         for daemon in self._daemons:
-            try:
-                daemon.wait(5)
-            except subprocess.TimeoutExpired:
-                daemon.kill()
-                daemon.wait()
-        for pid in self._own_processes():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _own_processes(self) -> Iterator[int]:
-        """Processes of jobs: they have this Slurm's configuration in their environment."""
-        mark = f"SLURM_CONF={self.configuration}".encode()
-        for path in Path("/proc").glob("[0-9]*/environ"):
-            with suppress(OSError):
-                if int(path.parent.name) != os.getpid() and mark in path.read_bytes().split(b"\0"):
-                    yield int(path.parent.name)
+            daemon.wait(10)
 
 
 def free_ports(count: int) -> list[int]:

@@ -180,6 +180,18 @@ def test_a_cancelled_job_leaves_a_checkpoint_and_is_not_put_back(
     assert read_status(run).slurm_job == job_of(run)
 
 
+def test_a_job_that_may_not_be_put_back_is_said_to_be_stopped(
+    cluster: Cluster, submitted: Callable[..., RunDirectory]
+) -> None:
+    run = submitted(max_steps=10_000_000, no_requeue=None)
+    until(lambda: any(isinstance(event, Train) for event in events_of(run)), run, "step")
+    cluster.do("scancel", "--signal=USR1", "--batch", str(job_of(run)))
+    until(lambda: read_state(run)[0] == "finished", run, "end")
+    reason = f"stopped: Slurm interrupted job {job_of(run)} and does not start it again"
+    assert read_state(run) == ("finished", reason)
+    assert complete_checkpoints(run)
+
+
 def test_a_waiting_job_says_why_and_is_cancelled_by_stop_and_submitted_again_by_resume(
     submitted: Callable[..., RunDirectory],
 ) -> None:
@@ -222,6 +234,15 @@ def test_a_job_that_slurm_has_forgotten_is_lost_and_one_that_cannot_be_asked_for
 def test_what_sbatch_objects_to_is_shown(cluster: Cluster, submitted: Callable[..., RunDirectory]) -> None:
     with pytest.raises(RunError, match=r"(?i)invalid partition"):
         submitted(partition="nosuch")
+
+
+def test_how_a_job_ended_is_said_in_words() -> None:
+    line = "JobId=4 JobName=x y JobState=TIMEOUT Reason=TimeLimit Dependency=(null) Requeue=1 Restarts=2 ExitCode=0:1"
+    report = slurm.parse_job(line)
+    assert report == slurm.JobReport(state="TIMEOUT", reason="TimeLimit", restarts=2)
+    assert slurm.ending_words(4, report) == "its Slurm job 4 was ended at its time limit"
+    assert slurm.ending_words(4, slurm.JobReport(state=None)) == "Slurm does not know its job 4 any more"
+    assert slurm.parse_job("slurm_load_jobs error") is None
 
 
 def test_without_slurm_nothing_is_submitted(new_run: NewRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
