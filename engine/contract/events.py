@@ -40,7 +40,7 @@ class Launched(Event, kw_only=True, tag="launched"):
     """The supervisor started a process of the run."""
 
     what: str
-    """``data`` or ``training``."""
+    """``data`` or ``training``, with the host in brackets where it is another; ``ssh to`` that host."""
     pid: int
     command: tuple[str, ...]
 

@@ -17,8 +17,8 @@ from engine.runs.hosts import PYTHON, pythons_of, was_told
 from engine.runs.probe import Facts, Hello, Question
 from engine.runs.ssh import REFUSED, Connection, host_problem, missing_program, unreachable
 
-ANSWER_SECONDS = 15.0
-"""Within which a host must have let us in."""
+ANSWER_SECONDS = 30.0
+"""Within which a host must have let us in. One that does not answer at all costs ssh's own ``ConnectTimeout``."""
 FACTS_SECONDS = 45.0
 """Within which it must have told everything: a first import over a network disk is slow."""
 POLL_SECONDS = 0.02
@@ -118,7 +118,7 @@ class _Asked:
 
 
 def ask_hosts(hosts: Sequence[str], question: Question) -> dict[str, Answer]:
-    """The answers of all ``hosts``, asked at the same time. A host that does not answer costs about 15 seconds."""
+    """The answers of all ``hosts``, asked at the same time. A host that does not answer costs about 10 seconds."""
     asked = {host: _Asked(host, question) for host in hosts}
     try:
         while any(one.answer is None for one in asked.values()):

@@ -73,7 +73,7 @@ class Preflight(msgspec.Struct, frozen=True, kw_only=True):
 def preflight(hosts: Sequence[str], layout: Layout | None = None, spec: RunSpec | None = None) -> Preflight:
     """Look at all ``hosts`` at once. ``layout`` says which devices each needs, ``spec`` which data.
 
-    Nothing of a training is started. Takes about a second, and 15 where a host does not answer.
+    Nothing of a training is started. Takes about a second, and 10 where a host does not answer.
     Raises TraindeckError where an environment variable cannot be read.
     """
     problems = [*host_problems(hosts), *_first(hosts)]

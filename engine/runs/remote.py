@@ -56,7 +56,7 @@ class Remote:
         self._line = Connection(self.host, node_command(python), self._write_log)
         self._heard = time.monotonic()
         self._beat_at = 0.0
-        say(Launched(what=f"node {self.host}", pid=self._line.pid, command=self._line.command))
+        say(Launched(what=f"ssh to {self.host}", pid=self._line.pid, command=self._line.command))
         self.tell(begin)
 
     @property
@@ -129,7 +129,7 @@ class Remote:
             case DevicesFound() | Telemetry():
                 self._write_telemetry(word)
             case Launched():
-                self._say(Launched(what=f"{word.what} on {self.host}", pid=word.pid, command=word.command))
+                self._say(Launched(what=f"{word.what} ({self.host})", pid=word.pid, command=word.command))
             case Notice():
                 self._say(Notice(level=word.level, message=f"{self.host}: {word.message}"))
             case Failure():
