@@ -125,7 +125,8 @@ def _whole_groups(shape: ModelShape, stages: int) -> str:
     if shape.weight_sets >= stages:
         return "leave layout.stages out: it then cuts between the groups"
     least = next((n for n in range(stages, shape.layers) if shape.layers % n == 0), shape.layers)
-    return f"use at most {shape.weight_sets} stages in all, or set model.layer_groups = {least}"
+    fewer = f"use at most {shape.weight_sets} stages in all" if shape.weight_sets > 1 else "leave pp out"
+    return f"{fewer}, or set model.layer_groups = {least}"
 
 
 def _checkpointing(shape: ModelShape, layout: Layout) -> Iterator[Problem]:
