@@ -141,7 +141,7 @@ def known_optimiser(parts: Sequence[nn.Module], name: str = "adamw") -> Optimize
     values = {name: tensor for name, tensor, _ in every_model_tensor(parts)}
     for key, memory, _ in every_optimiser_tensor(parts, optimiser):
         owner, _, what = key.rpartition(":")
-        if memory.shape == values[owner].shape:
+        if what in {"exp_avg", "exp_avg_sq", "momentum_buffer"}:  # split as the parameter is
             local(memory).copy_(local(values[owner]) * 2 ** (1 + len(what) % 7))  # exact in floating point
         else:
             memory.copy_(known(key, memory.shape))
