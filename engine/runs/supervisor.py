@@ -233,10 +233,7 @@ class Supervisor:
 
     def _follow(self, child: Child | Others) -> None:
         """Take in what the other hosts say. Where one cannot go on, nor can the others."""
-        try:
-            self._nodes.tick()
-        except OSError as error:  # a full disk: what they say is lost, and they train on
-            print(f"the supervisor cannot write: {error}", file=sys.stderr, flush=True)
+        self._nodes.tick()
         if self._giving_up is None and self._nodes.ended_badly:
             # Without a host nobody can go on; one whose launcher only failed may say why in a moment.
             self._giving_up = Stop(self._run, child, LOST_SECONDS if self._nodes.failure else SETTLE_SECONDS)
@@ -316,7 +313,7 @@ def main() -> int:
     arguments = parser.parse_args()
     run = RunDirectory(arguments.run_dir.absolute())
     if arguments.foreground:
-        return _supervise(run, "setsid" if job_of_this_process() is None else "slurm", lambda code: None)
+        return _supervise(run, "setsid" if job_of_this_process() is None else "slurm", _complain)
     told, tell = os.pipe()
     if os.fork():
         os.close(tell)
@@ -331,6 +328,12 @@ def main() -> int:
     for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     return _supervise(run, arguments.detached, say)
+
+
+def _complain(code: int) -> None:
+    """In the foreground: why this process ends at once."""
+    if code == ALREADY_SUPERVISED:
+        print("the run has a supervisor already: another process holds supervisor.lock", file=sys.stderr, flush=True)
 
 
 def _supervise(run: RunDirectory, how: How, say: Callable[[int], None]) -> int:

@@ -134,8 +134,7 @@ class Cluster:
         deadline = time.monotonic() + START_SECONDS
         while not look():
             if time.monotonic() > deadline or any(daemon.poll() is not None for daemon in self._daemons):
-                said = "\n".join(path.read_text(errors="replace")[-600:] for path in self.folder.glob("*.out"))
-                raise RuntimeError(f"{what} did not come up:\n{said}")
+                raise RuntimeError(f"{what} did not come up:\n{self.said()}")
             time.sleep(0.05)
 
     @property
@@ -153,6 +152,16 @@ class Cluster:
         """Run a command that has to work."""
         subprocess.run(command, env=self.environment, capture_output=True, timeout=30, check=True)
 
+    def is_idle(self) -> bool:
+        """Whether nothing is left of any job: a job that was put back is refused where its former self still is."""
+        if self.ask("sinfo", "-h", "-N", "-o", "%T").split() != ["idle", "idle"]:
+            return False
+        return not any(_is_step(path, self.folder) for path in Path("/proc").glob("[0-9]*"))
+
+    def said(self) -> str:
+        """The end of what the daemons said."""
+        return "\n".join(path.read_text(errors="replace")[-1500:] for path in sorted(self.folder.glob("*.out")))
+
     def close(self) -> None:
         """End all jobs, the daemons, and whatever is left of either."""
         if self._keeper.stdin is not None:
@@ -160,6 +169,13 @@ class Cluster:
         self._keeper.wait(30)
         for daemon in self._daemons:
             daemon.wait(10)
+
+
+def _is_step(process: Path, folder: Path) -> bool:
+    try:
+        return (process / "comm").read_text().strip() == "slurmstepd" and os.readlink(process / "cwd") == str(folder)
+    except OSError:  # it has just ended
+        return False
 
 
 def free_ports(count: int) -> list[int]:

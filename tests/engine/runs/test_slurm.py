@@ -114,6 +114,7 @@ def states_of(run: RunDirectory) -> list[str]:
     return [event.state for event in told]
 
 
+@pytest.mark.timeout(600)  # four starts of torch, on whatever else the machine does
 def test_a_job_is_queued_trains_and_finishes_and_the_same_on_two_nodes_that_are_interrupted_twice(
     cluster: Cluster, submitted: Callable[..., RunDirectory]
 ) -> None:
@@ -164,6 +165,7 @@ def interrupt(cluster: Cluster, run: RunDirectory, job: int, *command: str) -> i
     saved = complete_checkpoints(run)[-1]
     until(lambda: (report := slurm.look(job)) is not None and report.waits, run, "job that waits")
     # Slurm lets a job that was put back wait for about two minutes.
+    until(cluster.is_idle, run, "end of all steps")
     cluster.do("scontrol", "update", f"JobId={job}", "StartTime=now")
     return int(saved.name.removeprefix("step-"))
 
