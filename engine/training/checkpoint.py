@@ -81,25 +81,6 @@ class _Schema(msgspec.Struct):
     schema: int = 1
 
 
-def save_checkpoint(
-    run: RunDirectory,
-    model: nn.Module,
-    optimiser: Optimizer,
-    content: Content,
-    position: Position,
-    validation_loss: float | None = None,
-) -> Path:
-    """Write ``checkpoints/step-<n>`` from this process alone, wait for it and return it. Raises CheckpointError."""
-    from engine.training.checkpointer import Checkpointer, Failed  # noqa: PLC0415
-
-    checkpointer = Checkpointer(run, alone=True)
-    checkpointer.begin([model], optimiser, content, position, validation_loss)
-    for result in checkpointer.wait():
-        if isinstance(result, Failed):
-            raise result.error
-    return run.checkpoints / f"step-{position.step}"
-
-
 def load_checkpoint(
     folder: Path,
     parts: Sequence[nn.Module] | nn.Module,

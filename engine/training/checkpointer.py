@@ -64,14 +64,13 @@ class Checkpointer:
     different folders (hosts without a shared file system), that of rank 0 gets the complete checkpoints.
     """
 
-    def __init__(self, run: RunDirectory, *, alone: bool = False) -> None:
-        """``alone``: this process has the whole network, whatever others there are."""
+    def __init__(self, run: RunDirectory) -> None:
         self._run = run
         self._group: ProcessGroup | None = None
         self._rank = 0
         self._leaders = [0]
         self._token = uuid.uuid4().hex[:8]
-        if not alone and distributed.is_initialized() and distributed.get_world_size() > 1:
+        if distributed.is_initialized() and distributed.get_world_size() > 1:
             self._group = distributed.new_group(backend="gloo", timeout=TIMEOUT)
             self._rank = distributed.get_rank()
             self._meet(self._group)

@@ -17,7 +17,7 @@ from torch import distributed
 from engine.contract.rundir import RunDirectory, complete_checkpoints
 from engine.contract.spec import OptimSpec
 from engine.training import checkpoint_folder, checkpoint_storage
-from engine.training.checkpoint import find_sound, read_manifest, verify_checkpoint
+from engine.training.checkpoint import find_sound, load_checkpoint, read_manifest, verify_checkpoint
 from engine.training.checkpointer import Checkpointer, Failed, Saved
 from engine.training.optimiser import build_optimiser
 from engine.training.retention import clear_leftovers
@@ -129,7 +129,7 @@ def sharded_after_a_forward_pass(folder: Path) -> None:
         assert {name for name, _ in held([model], optimiser)} == names | {name for name, _ in whole.named_parameters()}
         with torch.no_grad():
             whole.embedding.weight.fill_(-1)
-        Checkpointer(RunDirectory(folder), alone=True).load("step-7", [whole], content())
+        load_checkpoint(folder / "checkpoints" / "step-7", whole, content())
         assert torch.equal(whole.embedding.weight, whole_model().embedding.weight)
 
 
