@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 
 import msgspec
@@ -24,6 +25,8 @@ LOST_SECONDS = 5.0
 END_SECONDS = 60.0
 """What they have to end their workers when they are told to."""
 TICK_SECONDS = 0.1
+MARK = ".hosts-"
+"""Begins the name of the file by which a node knows the directory of the run, if it sees it."""
 
 
 class _Link(msgspec.Struct, frozen=True):
@@ -38,7 +41,7 @@ class Nodes:
     def __init__(self, run: RunDirectory) -> None:
         self._run = run
         self._nodes: list[Remote] = []
-        self._mark = run.path / f".hosts-{os.urandom(8).hex()}"
+        self._mark = run.path / f"{MARK}{os.urandom(8).hex()}"
         self.place: Place | None = None
         """This host's; None for a run on one machine."""
 
@@ -47,6 +50,8 @@ class Nodes:
         assert found.address is not None
         self.place = Place(node=0, address=found.address, port=found.port, run=self._run.id)
         pythons = {report.host: report.python for report in found.hosts}
+        for old in self._run.path.glob(f"{MARK}*"):  # of a supervisor that was killed
+            old.unlink(missing_ok=True)
         self._mark.touch(mode=0o600)
         for node, host in other_hosts(layout).items():
             python = pythons[host]
@@ -84,9 +89,12 @@ class Nodes:
         return any(node.failure is not None or (node.exit_code or 0) != 0 for node in self._nodes)
 
     def tick(self) -> None:
-        """Take in what has come. Raises OSError on a full disk."""
+        """Take in what has come. A full disk costs the record of it, not the training."""
         for node in self._nodes:
-            node.tick()
+            try:
+                node.tick()
+            except OSError as error:
+                print(f"what {node.host} says cannot be written: {error}", file=sys.stderr, flush=True)
 
     def train(self) -> Failure | None:
         """Let all begin, their data being ready; or say which host has other data than this one."""
