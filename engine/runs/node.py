@@ -29,7 +29,7 @@ from engine.runs.failure import Attempt, explain_data
 from engine.runs.logfile import plain_lines
 from engine.runs.nodehome import lock_of, settle
 from engine.runs.nodestreams import Inbox, Outbox
-from engine.runs.processes import Known, end_leftovers, folder_of, read_ranks
+from engine.runs.processes import Known, end_leftovers, folder_of, have_all_ended, read_ranks
 from engine.runs.stopping import AGENT_SECONDS
 from engine.runs.telemetry import Recorder
 from engine.runs.wire import Begin, Exited, Log, Prepared, RankEnded, RankFailed, Ready
@@ -131,7 +131,7 @@ class Node:
             if kill_at is None and self._inbox.ended:
                 child.signal(signal.SIGTERM)
                 kill_at = now + AGENT_SECONDS
-            elif kill_at is not None and now >= kill_at:
+            elif kill_at is not None and (now >= kill_at or have_all_ended(read_ranks(self._run, self._place.node))):
                 child.signal(signal.SIGKILL)
             time.sleep(TICK_SECONDS)
         return code

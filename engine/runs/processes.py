@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -49,6 +49,14 @@ def read_ranks(run: RunDirectory, node: int = 0) -> list[RankProcess]:
     records = (read_record(path, RankProcess) for path in folder_of(run, node).glob("rank*.json"))
     # A full disk may have cut one short: that worker is not known.
     return sorted((worker for worker in records if worker is not None), key=lambda worker: worker.rank)
+
+
+def have_all_ended(workers: Sequence[RankProcess]) -> bool:
+    """Whether there were workers and none is left: what is still there then has nothing to lose.
+
+    A launcher that waits for those of other hosts (up to five minutes, in C++) hears no signal but SIGKILL.
+    """
+    return bool(workers) and all(worker.ended is not None for worker in workers)
 
 
 class Known:

@@ -40,7 +40,7 @@ from engine.runs.inbox import append_command
 from engine.runs.launch import ALREADY_SUPERVISED
 from engine.runs.nodes import LOST_SECONDS, SETTLE_SECONDS, Nodes, Others
 from engine.runs.preflight import require_hosts
-from engine.runs.processes import Known, end_leftovers, folder_of, read_ranks
+from engine.runs.processes import Known, end_leftovers, folder_of, have_all_ended, read_ranks
 from engine.runs.reporter import Reporter
 from engine.runs.scan import backwards
 from engine.runs.slurmscript import job_of_this_process
@@ -234,7 +234,10 @@ class Supervisor:
     def _follow(self, child: Child | Others) -> None:
         """Take in what the other hosts say. Where one cannot go on, nor can the others."""
         self._nodes.tick()
-        if self._giving_up is None and self._nodes.ended_badly:
+        if self._giving_up is not None:
+            if have_all_ended(read_ranks(self._run)):
+                child.signal(signal.SIGKILL)
+        elif self._nodes.ended_badly:
             # Without a host nobody can go on; one whose launcher only failed may say why in a moment.
             self._giving_up = Stop(self._run, child, LOST_SECONDS if self._nodes.failure else SETTLE_SECONDS)
 
