@@ -29,12 +29,12 @@ class Trained(NamedTuple):
     seconds: float
 
 
-def train_all(runs: Sequence[Path]) -> list[Trained | str]:
-    """Train each run, or go on with it, as this rank; a run that fails says why and does not stop the others."""
+def train_all(runs: Sequence[Path]) -> list[Trained]:
+    """Train each run, or go on with it, as this rank."""
     return [_train_one(RunDirectory(path)) for path in runs]
 
 
-def _train_one(run: RunDirectory) -> Trained | str:
+def _train_one(run: RunDirectory) -> Trained:
     begin = time.monotonic()
     reporter = Reporter(run, int(os.environ.get("RANK", "0")))
     session = setup.open_session(read_inputs(run), reporter, None, time.time())
