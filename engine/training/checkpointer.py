@@ -21,7 +21,8 @@ from torch.distributed.checkpoint.planner import WriteItem
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
 
-from engine.contract.errors import CheckpointError
+from engine.contract.durable import DISK_FULL
+from engine.contract.errors import CheckpointError, TraindeckError
 from engine.contract.rundir import CheckpointManifest, FileDigest, RunDirectory
 from engine.parallel.dtensors import shard
 from engine.training.checkpoint import Content, Position, load_checkpoint, together
@@ -31,6 +32,7 @@ from engine.training.checkpoint_index import MODEL, OPTIMISER, Index
 from engine.training.checkpoint_plan import OwnPlanner, offered, share_out, write_items
 from engine.training.checkpoint_storage import ShardWriter
 from engine.training.checkpoint_transfer import TransferError, leaders
+from engine.training.retention import clear_leftovers
 from engine.training.tensors import every_model_tensor, every_optimiser_tensor
 
 TIMEOUT = timedelta(minutes=30)
@@ -141,6 +143,8 @@ class Checkpointer:
         with suppress(OSError):  # whoever cannot have the folder fails, and says so, when something is to be saved
             self._run.checkpoints.mkdir(mode=0o700, exist_ok=True)
         self._leaders = leaders(self._run.checkpoints, f".step-probe-{self._token}", group)
+        if self._rank != 0 and self._leaders[self._rank] == self._rank:
+            clear_leftovers(self._run)  # of copies that this host received; rank 0 sees to its own
 
     def _share(self, offer: list[WriteItem]) -> list[WriteItem]:
         """What this rank writes of what it has. Talks it over with the others only when something has changed."""
@@ -197,17 +201,20 @@ class Checkpointer:
             self._results.append(Saved(step=position.step, name=name, bytes=size, seconds=seconds))
 
     def _explain(self, step: int, error: BaseException) -> CheckpointError:
-        told = str(error).partition("\n")[0]
+        """``error`` in words for a person; of several ranks that failed, what the first cause was."""
+        place = ""
         if isinstance(error, CheckpointException):
             # A rank that was only stopped because of another one has nothing to say.
             causes = sorted(error.failures.items(), key=lambda failure: isinstance(failure[1][0], TransferError))
-            rank, (cause, _) = causes[0]
-            told = str(cause) if self._group is None else f"rank {rank}: {cause}"
-        return CheckpointError(
-            f"The checkpoint of step {step} was not written",
-            told,
-            f"Make room on the disk of {self._run.checkpoints}; earlier checkpoints are kept",
-        )
+            rank, (error, _) = causes[0]
+            place = "" if self._group is None else f"rank {rank}: "
+        told = str(error).partition("\n")[0]
+        if not isinstance(error, OSError | TraindeckError):
+            told = f"{type(error).__name__}: {told}"
+        hint = "Earlier checkpoints are kept"
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            hint = f"Make room on the disk of {self._run.checkpoints}; earlier checkpoints are kept"
+        return CheckpointError(f"The checkpoint of step {step} was not written", place + told, hint)
 
     def _join(self) -> None:
         if self._thread is not None:

@@ -48,7 +48,10 @@ def clear_leftovers(run: RunDirectory) -> None:
     """Delete what a killed process left half-written or half-deleted."""
     if run.checkpoints.is_dir():
         for path in run.checkpoints.glob(".step-*"):
-            shutil.rmtree(path, ignore_errors=True)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def set_aside(folder: Path) -> Path:
