@@ -8,6 +8,7 @@ and leave. What then happens to the job is decided here, when all of them have e
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 
 from engine.contract.errors import RunError, TraindeckError
@@ -82,6 +83,7 @@ class SlurmSupervisor(Supervisor):
             )
             self._enter("finished", f"stopped: its Slurm job {job} {why}")
             return
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what putting the job back sends this process
         self._enter("queued", f"interrupted by Slurm; job {job} is back in the queue")
         try:
             if not is_back:

@@ -48,8 +48,8 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture
 def submitted(
     cluster: Cluster, new_run: NewRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., RunDirectory]:
-    """Submits a small training, with options of sbatch."""
+) -> Iterator[Callable[..., RunDirectory]]:
+    """Submits a small training, with options of sbatch. Where a test fails, Slurm's own words are shown."""
     monkeypatch.setenv("SLURM_CONF", str(cluster.configuration))
 
     def make(max_steps: int = STEPS, **options: str | None) -> RunDirectory:
@@ -59,7 +59,8 @@ def submitted(
         start(run)
         return run
 
-    return make
+    yield make
+    print(cluster.said())
 
 
 def small_spec(folder: Path, max_steps: int = STEPS) -> RunSpec:
@@ -164,9 +165,9 @@ def interrupt(cluster: Cluster, run: RunDirectory, job: int, *command: str) -> i
     until(lambda: read_state(run)[0] == "queued", run, "run back in the queue")
     saved = complete_checkpoints(run)[-1]
     until(lambda: (report := slurm.look(job)) is not None and report.waits, run, "job that waits")
-    # Slurm lets a job that was put back wait for about two minutes.
+    # Slurm lets a job that was put back wait for about two minutes, and refuses it in the second of its former end.
     until(cluster.is_idle, run, "end of all steps")
-    cluster.do("scontrol", "update", f"JobId={job}", "StartTime=now")
+    cluster.do("scontrol", "update", f"JobId={job}", "StartTime=now+3")
     return int(saved.name.removeprefix("step-"))
 
 
