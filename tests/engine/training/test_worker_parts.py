@@ -170,16 +170,16 @@ def test_losses_that_are_not_finite_are_told_and_end_the_training_when_they_stay
     model = torch.nn.Linear(2, 2)
     watch = LossWatch()
     for _ in range(LARGEST_STREAK - 1):
-        assert watch.look(float("inf"), model) == "the loss is inf"
-    assert watch.look(1.0, model) is None
+        assert watch.look(float("inf"), [model]) == "the loss is inf"
+    assert watch.look(1.0, [model]) is None
     for _ in range(LARGEST_STREAK - 1):
-        watch.look(float("nan"), model)
+        watch.look(float("nan"), [model])
     with pytest.raises(TrainingError, match="times in a row"):
-        watch.look(float("nan"), model)
+        watch.look(float("nan"), [model])
     with torch.no_grad():
         model.weight[0, 0] = float("nan")
     with pytest.raises(TrainingError, match="weights"):
-        LossWatch().look(float("nan"), model)
+        LossWatch().look(float("nan"), [model])
 
 
 def test_each_step_and_rank_draws_its_own_random_numbers():
