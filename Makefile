@@ -10,6 +10,7 @@ help:
 	@echo "make demo    set up, then train, evaluate and sample the quickstart profile"
 	@echo "make run     set up, then open the app"
 	@echo "make test    set up, then run the tests"
+	@echo "make test-all  the same, with every layout of four ranks"
 	@echo "make check   lint, types, import rules"
 	@echo "make bench   measure speed; results go to tests/benchmarks/results/"
 	@echo "make format  rewrite the code in the house style"
@@ -37,6 +38,9 @@ run: $(VENV)/.runtime
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
+
+test-all: $(VENV)/.dev
+	$(BIN)/python -m pytest --every-layout $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -7,6 +7,13 @@ from pathlib import Path
 import pytest
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The one choice that the tests leave to a person."""
+    parser.addoption(
+        "--every-layout", action="store_true", help="train all layouts of four ranks, not thirty of them (10 minutes)"
+    )
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """``TRAINDECK_HOME`` in the test's own folder."""
