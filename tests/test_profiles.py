@@ -18,7 +18,7 @@ from engine.planner.estimate import Estimate, estimate
 
 FOLDER = Path(__file__).parent.parent / "profiles"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.toml"))
-SMALL = ("quickstart", "characters", "lstm")
+SMALL = ("quickstart", "characters", "lstm", "sharded")
 GIB = 2**30
 LAPTOP = Machine(
     host="laptop", devices=(Device(index=0, kind="cpu", slots=2, memory_total_bytes=8 * GIB),), cpu_cores=2,
@@ -42,7 +42,7 @@ def estimated(name: str, machine: Machine) -> Estimate:
 
 
 def test_the_profiles_are_these() -> None:
-    assert NAMES == ["characters", "gpt2-124m", "llama-1b", "lstm", "quickstart"]
+    assert NAMES == ["characters", "gpt2-124m", "llama-1b", "lstm", "quickstart", "sharded"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -79,7 +79,7 @@ def test_small_ones_train(name: str, tmp_path: Path) -> None:
     """Three steps of the profile as it is, on the first documents of its data."""
     overrides = (
         "budget.max_steps=3", "budget.max_seconds=none", "data.max_documents=40", "data.validation_fraction=0.2",
-        "tokenizer.vocabulary=512", "optim.batch_size=4", "layout.micro_batch=4", "evaluation.max_batches=1",
+        "tokenizer.vocabulary=512", "optim.batch_size=4", "layout.micro_batch=2", "evaluation.max_batches=1",
         "evaluation.sample_tokens=8",
     )  # fmt: skip
     arguments = [word for override in overrides for word in ("--set", override)]

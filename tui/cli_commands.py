@@ -97,7 +97,7 @@ def train(
     sets: Sets = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the run.")] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return at once; the training goes on.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print spec, estimate and torchrun command only.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print spec, estimate, mesh and command only.")] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Progress lines, also in a terminal.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Start although the estimate says it does not fit.")] = False,
     slurm: Annotated[
@@ -123,7 +123,7 @@ def train(
 
 @app.command()
 def plan(spec: Spec, sets: Sets = None, json_: Json = False) -> None:
-    """Show layout, memory and size, and whether it fits here."""
+    """Show layout, mesh, memory and size, and whether it fits here."""
     from tui.commands import planning
 
     planning.plan(spec, sets or [], as_json=json_)
@@ -192,11 +192,27 @@ def pause(run: Run, json_: Json = False) -> None:
 
 
 @app.command()
-def resume(run: Run, json_: Json = False) -> None:
-    """Go on with a paused run, or with an ended one."""
-    from tui.commands import control
+def resume(
+    run: Run,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="A.B=C", help="Go on under another layout, as in layout.tp=2; repeatable."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the layout it would go on under only.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Start although the estimate says it does not fit.")] = False,
+    json_: Json = False,
+) -> None:
+    """Go on with a paused run, or with an ended one; --set changes its layout (layout.*) and its budget (budget.*).
 
-    control.ask(run, "resume", as_json=json_)
+    Another strategy drops the sizes of the former one. The batch stays, so that no sample is repeated or left out:
+    micro-batch and accumulation follow from it. All else belongs to the run.
+    """
+    from tui.commands import control, relayout
+
+    if sets or dry_run:
+        relayout.resume_under(run, sets or [], dry_run=dry_run, force=force, as_json=json_)
+    else:
+        control.ask(run, "resume", as_json=json_)
 
 
 @app.command()
@@ -244,6 +260,14 @@ def presets(json_: Json = False) -> None:
     from tui.commands import planning
 
     planning.presets(as_json=json_)
+
+
+@app.command()
+def strategies(json_: Json = False) -> None:
+    """List the parallel strategies with a line each."""
+    from tui.commands import planning
+
+    planning.strategies(as_json=json_)
 
 
 @app.command()

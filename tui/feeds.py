@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -139,6 +140,7 @@ class RunFeed(Feed):
         self._follower = RunFollower(run)
         self._log = LogTail(run.log)
         self._head: RunHead | None = None
+        self._plan_mark: tuple[int, int] | None = None
         self._lost: str | None = None
         self._reported: str | None = None
         self._problem: str | None = None
@@ -162,7 +164,7 @@ class RunFeed(Feed):
         try:
             if not self.run.path.is_dir():
                 self._lost = problem = "the directory of this run is gone"
-            if self._head is None or self._head.layout is None:
+            if self._head is None or self._head.layout is None or _mark(self.run.plan) != self._plan_mark:
                 head = self._new_head()
             parts = tuple(self._follower.read_blocks())
             log = tuple(self._log.read())
@@ -179,8 +181,10 @@ class RunFeed(Feed):
         )  # fmt: skip
 
     def _new_head(self) -> RunHead | None:
+        """What the small files say, where that is news: the layout of a run can change between two attempts."""
         from tui.follow import read_head
 
+        self._plan_mark = _mark(self.run.plan)
         head = read_head(self.run)
         if head == self._head:
             return None
@@ -195,6 +199,15 @@ class RunFeed(Feed):
 
         self._looked = now
         self._lost = lost_because(self.run, self._head.info.created)
+
+
+def _mark(path: Path) -> tuple[int, int] | None:
+    """What tells one version of a file from another; None where there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns
 
 
 class DevicesChanged(Message):

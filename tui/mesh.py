@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from typing import NamedTuple
 
+from engine.contract.hosts import LOCALHOST
 from engine.contract.layout import Layout
 from engine.contract.mesh import coordinate, layers_at
 from engine.contract.placing import AXES
@@ -43,6 +45,34 @@ def _place(layout: Layout, rank: int) -> dict[str, int]:
     """The position of a rank on the axes that :func:`sizes_of` names."""
     place = zip(AXES, coordinate(layout, rank), strict=True)
     return {_SHORT.get(axis, axis): index for axis, index in place if getattr(layout, axis) > 1}
+
+
+class Seats(NamedTuple):
+    """Which places the devices and the ranks of one host have."""
+
+    layout: Layout
+    host: int | None
+    """Its number among the hosts of the layout; None where that is not known."""
+
+    def of_rank(self, rank: int) -> str:
+        return place_words(self.layout, rank)
+
+    def of_device(self, index: int) -> str:
+        """Of an accelerator by its index; empty for one that the run does not use."""
+        if self.host is None or index not in self.layout.device_indices:
+            return ""
+        first = self.host * self.layout.devices_per_host
+        return place_words(self.layout, first + self.layout.device_indices.index(index))
+
+
+def seats_of(layout: Layout | None, host: str | None) -> Seats | None:
+    """The seats of a host by its name: the one that is no other's is this machine, by whatever name it goes."""
+    if layout is None:
+        return None
+    hosts = layout.hosts or ()
+    if len(hosts) < 2:
+        return Seats(layout, 0)
+    return Seats(layout, hosts.index(host if host in hosts else LOCALHOST) if {host, LOCALHOST} & {*hosts} else None)
 
 
 def layer_words(layout: Layout, pp: int) -> str:

@@ -19,6 +19,7 @@ BLOCK = 256
 NAN = math.nan
 XName = Literal["step", "tokens", "seconds"]
 X_NAMES: tuple[XName, ...] = ("step", "tokens", "seconds")
+X_WORDS: dict[XName, str] = {"step": "step", "tokens": "tokens", "seconds": "trained time"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from engine.contract.events import (
     AnyEvent,
     Checkpoint,
@@ -25,19 +23,15 @@ from engine.contract.events import (
     Validation,
 )
 from engine.contract.layout import Layout
-from engine.contract.machine import Device, DeviceSample
+from engine.contract.machine import Device
 from engine.contract.rundir import RunInfo
 from engine.contract.spec import RunSpec
 from engine.contract.states import LIVE
 from engine.runs import pace
 from tui.blocks import TRAIN_COLUMNS, TrainBlock
 from tui.happenings import Happening, happening
-from tui.series import NAN, Derived, Series, Table, perplexity
-
-HISTORY = 240
-"""Samples kept of each device: four minutes at one a second."""
-DeviceKey = tuple[str, int]
-"""Kind and index: a CPU has an index of its own."""
+from tui.host_devices import HostDevices
+from tui.series import Derived, Series, Table, perplexity
 
 
 class RunView:
@@ -65,12 +59,8 @@ class RunView:
         self.failure: Failure | None = None
         self.detached: Detached | None = None
         self.happenings: deque[Happening] = deque(maxlen=500)
-        self.devices: dict[DeviceKey, Device] = {}
-        self.host: str | None = None
-        self.telemetry: Telemetry | None = None
-        self.readings: dict[DeviceKey, DeviceSample] = {}
-        self.history: dict[DeviceKey, deque[float]] = {}
-        """Utilisation of each device, newest last; NaN where unknown."""
+        self.hosts: dict[str, HostDevices] = {}
+        """Their devices, by the file that tells of them."""
         self._train = Table(TRAIN_COLUMNS)
         self._since = 0
         """Rows of the attempts before: the machine may be another now, so they say nothing of its speed."""
@@ -172,26 +162,8 @@ class RunView:
         return pace.eta_seconds(self.started, self.step, self._logged())
 
     def live_devices(self) -> list[Device]:
-        """The devices of the run with their newest readings (unknown once it has ended), the CPU last."""
-        keys = sorted({*self.devices, *self.readings}, key=lambda key: (key[0] == "cpu", key))
-        return [self._live_device(key) for key in keys]
-
-    def _live_device(self, key: DeviceKey) -> Device:
-        found = self.devices.get(key)
-        sample = self.readings.get(key) if self.is_live else None
-        if found is None:
-            found = Device(kind=self.readings[key].kind, index=key[1])
-        return msgspec.structs.replace(
-            found,
-            memory_used_bytes=sample and sample.memory_used_bytes,
-            utilisation=sample and sample.utilisation,
-            temperature_celsius=sample and sample.temperature_celsius,
-            power_watts=sample and sample.power_watts,
-            clock_mhz=sample and sample.clock_mhz,
-            throttle_reasons=sample and sample.throttle_reasons,
-            processes=sample and sample.processes,
-            problem=sample.problem if sample else found.problem,
-        )
+        """The devices of the run on all its hosts, with their newest readings (unknown once it has ended)."""
+        return [device for host in self.hosts.values() for device in host.devices(live=self.is_live)]
 
     # ------------------------------------------------------------------ folding
 
@@ -203,6 +175,10 @@ class RunView:
             elif self._worker_state is None or event.time >= self._worker_state.time:
                 self._worker_state = event
             return
+        if isinstance(event, DevicesFound):
+            self.hosts.setdefault(source, HostDevices()).found(event)
+        elif isinstance(event, Telemetry):
+            self.hosts.setdefault(source, HostDevices()).sampled(event)
         fold = _FOLDS.get(type(event))
         if fold is not None:
             fold(self, event)
@@ -274,25 +250,10 @@ class RunView:
     def _on_detached(self, event: Detached) -> None:
         self.detached = event
 
-    def _on_devices(self, event: DevicesFound) -> None:
-        self.host = event.host
-        for device in event.devices:
-            self.devices[device.kind, device.index] = device
-
-    def _on_telemetry(self, event: Telemetry) -> None:
-        self.telemetry = event
-        for sample in event.samples:
-            key = (sample.kind, sample.index)
-            self.readings[key] = sample
-            self.history.setdefault(key, deque(maxlen=HISTORY)).append(
-                NAN if sample.utilisation is None else sample.utilisation
-            )
-
 
 _FOLDS: dict[type, Callable[[RunView, Any], None]] = {
     Train: RunView._on_train,
     TrainBlock: RunView._on_block,
-    Telemetry: RunView._on_telemetry,
     Validation: RunView._on_validation,
     Started: RunView._on_started,
     Progress: RunView._on_progress,
@@ -302,5 +263,4 @@ _FOLDS: dict[type, Callable[[RunView, Any], None]] = {
     CheckpointRemoved: RunView._on_checkpoint_removed,
     Failure: RunView._on_failure,
     Detached: RunView._on_detached,
-    DevicesFound: RunView._on_devices,
 }

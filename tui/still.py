@@ -13,13 +13,12 @@ from typing import Any
 
 import plotext
 
-from tui.series import Curve, XName
+from tui.series import X_WORDS, Curve, XName
 from tui.state import RunView
 from tui.text import ascii_wanted, human_number
 from tui.widgets.axes import linear_scale, log_scale, tick_labels, x_label, x_scale
 from tui.widgets.plot import Columns
 
-_X_WORDS: dict[XName, str] = {"step": "steps", "tokens": "tokens", "seconds": "trained time"}
 _SIGNS = {"train": ("braille", "━"), "validation": ("◆", "◆")}
 """plotext's marker and the sign of the legend."""
 _ASCII_SIGNS = {"train": ("*", "*"), "validation": ("o", "o")}
@@ -75,7 +74,7 @@ def still_chart(
     # Not plotext's own legend: it lies over the beginning of the curve, which is what falls fastest.
     newest = [f"{signs[name][1]} {name} {human_number(curve.value(len(curve) - 1))}" for name, curve in known.items()]
     text: str = figure.build().string(not colour)
-    lines = [f"{what} over {_X_WORDS[x]}    " + "    ".join(newest), *text.splitlines()]
+    lines = [f"{what} by {X_WORDS[x]}    " + "    ".join(newest), *text.splitlines()]
     return "\n".join(line.translate(_TO_ASCII).rstrip() if plain else line.rstrip() for line in lines)
 
 

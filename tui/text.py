@@ -78,6 +78,25 @@ def human_duration(seconds: float | None) -> str:
     return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
 
 
+def short_duration(seconds: float | None, *, coarse: bool = False, even: bool = False) -> str:
+    """A time span in at most seven cells: ``4m05s``, ``2h03m``.
+
+    ``coarse`` keeps the first unit only; ``even`` leaves a second unit of none out, as on an axis: ``0.5s``, ``4m``.
+    """
+    if seconds is None or not math.isfinite(seconds):
+        return UNKNOWN
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{seconds:.3g}s" if even else f"{whole}s"
+    for most, unit, part, name, part_name in ((3600, 60, 1, "m", "s"), (86_400, 3600, 60, "h", "m")):
+        if whole < most:
+            rest = whole % unit // part
+            first = f"{whole // unit}{name}"
+            return first if coarse or (even and not rest) else f"{first}{rest:02d}{part_name}"
+    days, hours = whole // 86_400, whole % 86_400 // 3600
+    return f"{days}d" if coarse or days > 999 or (even and not hours) else f"{days}d{hours:02d}h"
+
+
 def human_number(value: float | None, digits: int = 4) -> str:
     """A measurement with ``digits`` significant digits: a loss, a learning rate, a norm."""
     if value is None or not math.isfinite(value):

@@ -26,6 +26,7 @@ from engine.contract.source import STDLIB
 from engine.contract.spec import BudgetSpec, LayoutSpec, RunSpec
 from engine.contract.specfile import FIELDS, dump_spec, override_spec, read_spec
 from engine.contract.states import ENDED
+from engine.runs.slurmscript import has_script, job_of_this_process
 from engine.runs.state import read_state
 
 CHANGEABLE = tuple(name for name in FIELDS if name.startswith(("layout.", "budget.")))
@@ -59,6 +60,17 @@ class Relayout(msgspec.Struct, frozen=True, kw_only=True):
         return ", ".join(parts) or "the layout stays as it is"
 
 
+def read_former(run: RunDirectory) -> tuple[RunSpec, PlanFile]:
+    """What a run was trained under. Raises SpecError or RunError where that cannot be read."""
+    plan = read_plan(run)
+    if plan is None:
+        raise RunError(
+            "The plan of the run cannot be read", f"{run.plan} is missing or damaged",
+            f"Start a new run with the same spec: traindeck train {run.spec}",
+        )  # fmt: skip
+    return read_spec(run.spec), plan
+
+
 def plan_relayout(run: RunDirectory, overrides: Sequence[str], machine: Machine) -> Relayout:
     """What ``overrides`` (``layout.tp=2``) make of a run on ``machine``; nothing is changed or started.
 
@@ -66,15 +78,9 @@ def plan_relayout(run: RunDirectory, overrides: Sequence[str], machine: Machine)
     accumulation follow from the batch where they are not given. Raises SpecError with all problems at once, and
     RunError for a run whose files cannot be read.
     """
-    plan = read_plan(run)
-    if plan is None:
-        raise RunError(
-            "The plan of the run cannot be read", f"{run.plan} is missing or damaged",
-            f"Start a new run with the same spec: traindeck train {run.spec}",
-        )  # fmt: skip
-    former = read_spec(run.spec)
+    former, plan = read_former(run)
     given = set(_given(overrides))
-    base = _without_what_follows(former, plan.layout, given, overrides)
+    base = _without_what_follows(former, plan.layout, given, _strategy(former, given, overrides))
     refused = list(_refused(former, overrides, given))
     try:
         spec = override_spec(base, overrides)
@@ -114,7 +120,16 @@ def change_layout(run: RunDirectory, change: Relayout, estimate_json: dict[str, 
 
 
 def require_changeable(run: RunDirectory) -> None:
-    """Raise RunError unless ``run`` has ended, or is paused and can be ended without a loss."""
+    """Raise RunError unless ``run`` has ended, or is paused and can be ended without a loss.
+
+    A run whose batch script is submitted from here is refused: what its job asks for would not be the new layout.
+    """
+    if has_script(run) and job_of_this_process() is None:
+        raise RunError(
+            "The layout of a run that Slurm places cannot be changed from outside",
+            run.id,
+            "Resume it inside an allocation (salloc), or submit a new run: traindeck train --slurm",
+        )
     if read_state(run)[0] not in ENDED | {"paused"}:
         raise _not_now(run)
 
@@ -174,10 +189,18 @@ def _refused(former: RunSpec, overrides: Sequence[str], given: set[str]) -> Iter
         )
 
 
-def _without_what_follows(former: RunSpec, layout: Layout, given: set[str], overrides: Sequence[str]) -> RunSpec:
+def starting_point(former: RunSpec, layout: Layout, strategy: str) -> RunSpec:
+    """What a run goes on from under ``strategy`` where nothing else is said: what :func:`plan_relayout` changes.
+
+    Its batch is pinned, and what has to be found anew is left open.
+    """
+    point = _without_what_follows(former, layout, set(), strategy)
+    return msgspec.structs.replace(point, layout=msgspec.structs.replace(point.layout, strategy=strategy))
+
+
+def _without_what_follows(former: RunSpec, layout: Layout, given: set[str], strategy: str) -> RunSpec:
     """The run's spec with its batch pinned, and without what has to be found anew."""
     dropped = {"accumulation"}
-    strategy = _strategy(former, given, overrides)
     if strategy != former.layout.strategy:
         dropped |= {*OF_A_STRATEGY, *(["devices"] if strategy == "single" else [])}
     kept: dict[str, Any] = {name: None for name in dropped if f"layout.{name}" not in given}

@@ -102,7 +102,7 @@ def started(step: int = 0, *, max_steps: int | None = 1000, resumed_from: str | 
 
 def recorded_run(
     folder: Path, steps: int = 400, state: str = "running", *, name: str = "quickstart", gpus: int = 0,
-    preparing: bool = False, alive: bool | None = None,
+    preparing: bool = False, alive: bool | None = None, layout: Layout | None = None,
 ) -> RunDirectory:  # fmt: skip
     """A run directory in ``folder`` as it is after ``steps`` of 1000 steps, in ``state``.
 
@@ -113,7 +113,7 @@ def recorded_run(
     info = RunInfo(id=run.id, name=name, created=BEGIN, host="atelier", version="0.1.0")
     run.info.write_bytes(msgspec.json.encode(info))
     run.spec.write_text(dump_spec(RunSpec(name=name, budget=BudgetSpec(max_steps=1000))))
-    layout = Layout(
+    layout = layout or Layout(
         strategy="ddp", accelerator="cpu", device_indices=(0, 1), dp_replicate=2, micro_batch=8, accumulation=2,
         precision="fp32", threads_per_worker=1,
     )  # fmt: skip

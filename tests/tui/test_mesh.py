@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engine.contract.layout import Layout
 from engine.contract.spec import Schedule
-from tui.mesh import layer_words, mesh_rows, mesh_words, place_words
+from tui.mesh import layer_words, mesh_rows, mesh_words, place_words, seats_of
 from tui.text import cell_width
 from tui.widgets.glyphs import ASCII, UNICODE
 
@@ -75,6 +75,20 @@ def test_places_and_sizes_in_words() -> None:
     assert mesh_words(made) == "pp 2 x fsdp 2 x tp 3"
     assert place_words(made, 7) == "pp 1, fsdp 0, tp 1"
     assert place_words(made, 12) == place_words(layout(), 0) == ""
+
+
+def test_devices_and_ranks_of_each_host_have_their_seats() -> None:
+    made = layout(dp_replicate=2, tp=2, hosts=("nas", "localhost"), devices=(1, 3))
+    nas, here = seats_of(made, "nas"), seats_of(made, "atelier")
+    assert nas is not None
+    assert here is not None
+    assert [nas.of_device(index) for index in (0, 1, 3)] == ["", "dp 0, tp 0", "dp 0, tp 1"]
+    assert [here.of_device(index) for index in (0, 1, 3)] == ["", "dp 1, tp 0", "dp 1, tp 1"]
+    assert here.of_rank(3) == "dp 1, tp 1"
+    stranger = seats_of(layout(tp=2, hosts=("nas", "other")), "atelier")
+    assert stranger is not None
+    assert stranger.of_device(0) == ""
+    assert seats_of(None, "atelier") is None
 
 
 SIZE = st.integers(1, 5)

@@ -14,6 +14,7 @@ from textual.pilot import Pilot
 
 from engine.contract.events import CommandDone, Sample, State
 from engine.contract.journal import Journal, LineReader
+from engine.contract.layout import Layout
 from engine.contract.rundir import Command, RunDirectory
 from tests.tui.looking import shown, text, until
 from tests.tui.recorded import Clock, recorded_run, started, train
@@ -51,10 +52,17 @@ def after(*keys: str) -> Callable[[Pilot[Any]], Awaitable[None]]:
 SCENES: dict[str, dict[str, Any]] = {
     "running": {"steps": 400, "state": "running"},
     "gpus": {"steps": 730, "state": "running", "gpus": 8},
+    "mesh": {
+        "steps": 730, "state": "running", "gpus": 4,
+        "layout": Layout(
+            strategy="hybrid", accelerator="cuda", device_indices=(0, 1, 2, 3), pp=2, tp=2, schedule="1f1b",
+            stages=(3, 3), micro_batch=8, accumulation=4, precision="bf16-mixed",
+        ),
+    },
     "preparing": {"preparing": True, "state": "starting"},
     "failed": {"steps": 130, "state": "failed"},
     "finished": {"steps": 1000, "state": "finished"},
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=lambda size: f"{size[0]}x{size[1]}")
@@ -258,7 +266,7 @@ async def test_nothing_is_written_while_nothing_happens(tmp_path: Path, monkeypa
     app = TraindeckApp(open_run=recorded_run(tmp_path).path)
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await watch(pilot)
-        await until(pilot, lambda: screen.view.telemetry is not None)
+        await until(pilot, lambda: screen.view.hosts)
         await asyncio.sleep(0.2)  # what was begun by opening may still be drawn
         written: list[object] = []
         display = app._display

@@ -25,7 +25,7 @@ from tui.screens.dialogs import Confirm
 from tui.screens.monitor import MonitorScreen
 from tui.screens.new import NewScreen
 from tui.screens.runs import RunsScreen
-from tui.screens.runs_rows import perplexity_text, row_of, short_duration
+from tui.screens.runs_rows import perplexity_text, row_of
 from tui.state import RunView
 from tui.widgets.painted import PALETTE
 from tui.widgets.run_panes import RunHeader
@@ -286,14 +286,6 @@ def test_a_state_has_one_colour_everywhere(state: RunStateName, runs: dict[str, 
     assert (listed.text, listed.tone) in watched
     assert f"table--{listed.tone}" in Table.COMPONENT_CLASSES
     assert listed.tone in PALETTE
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(None, "n/a"), (4.4, "4s"), (65, "1m05s"), (7500, "2h05m"), (200_000, "2d07h"), (float("inf"), "n/a")],
-)
-def test_short_durations(seconds: float | None, words: str) -> None:
-    assert short_duration(seconds) == words
 
 
 @pytest.mark.parametrize(

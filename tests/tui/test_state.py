@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.contract.events import Detached, Failure, Notice, State
+from engine.contract.events import Detached, DevicesFound, Failure, Notice, State, Telemetry
+from engine.contract.machine import Device, DeviceSample
 from tests.tui.recorded import STEP_SECONDS, TOKENS_PER_STEP, loss_at, recorded_run, started, train, validation
 from tui.blocks import TrainBlock
 from tui.follow import RunFollower
@@ -131,12 +132,25 @@ def test_devices_of_an_ended_run_have_no_readings(tmp_path: Path) -> None:
     assert devices("finished") == [None] * 3
 
 
+def test_devices_of_several_hosts_stand_apart_and_a_new_attempt_tells_them_anew() -> None:
+    view = viewed(State(state="running"))
+    one, two = (Device(index=index, kind="cuda") for index in range(2))
+    view.apply(DevicesFound(host="atelier", devices=(one, two)), "telemetry/atelier")
+    view.apply(DevicesFound(host="nas", devices=(one,)), "telemetry/nas")
+    for number, source in enumerate(("telemetry/atelier", "telemetry/nas")):
+        view.apply(Telemetry(samples=(DeviceSample(index=0, kind="cuda", utilisation=number / 4),)), source)
+    assert [(device.index, device.utilisation) for device in view.live_devices()] == [(0, 0.0), (1, None), (0, 0.25)]
+    assert [host.host for host in view.hosts.values()] == ["atelier", "nas"]
+    view.apply(DevicesFound(host="atelier", devices=(two,)), "telemetry/atelier")
+    assert [device.index for device in view.live_devices()] == [1, 0]
+
+
 def test_the_history_of_devices_is_bounded(tmp_path: Path) -> None:
     view = RunView()
     for source, event in RunFollower(recorded_run(tmp_path)).read():
         for _ in range(10):
             view.apply(event, source)
-    assert max(len(past) for past in view.history.values()) == 240
+    assert max(len(past) for host in view.hosts.values() for past in host.history.values()) == 240
 
 
 def test_the_time_left_counts_evaluations_and_speed_weighs_intervals_by_their_length() -> None:

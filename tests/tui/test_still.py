@@ -23,7 +23,7 @@ def test_both_curves_with_values_and_axes(tmp_path: Path, monkeypatch: pytest.Mo
     picture = still_charts(viewed(tmp_path), width=80, height=12)
     assert "\x1b" not in picture
     assert all(len(line) <= 80 for line in picture.splitlines())
-    for words in ("loss over steps", "train 2.260", "◆ validation 2.360", "perplexity over steps", "1000", "400"):
+    for words in ("loss by step", "train 2.260", "◆ validation 2.360", "perplexity by step", "1000", "400"):
         assert words in picture, words
     curve = [
         line

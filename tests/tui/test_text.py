@@ -48,6 +48,22 @@ def test_durations(seconds: float | None, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(None, "n/a"), (4.4, "4s"), (65, "1m05s"), (7500, "2h05m"), (200_000, "2d07h"), (float("inf"), "n/a")],
+)
+def test_short_durations(seconds: float | None, words: str) -> None:
+    assert text.short_duration(seconds) == words
+
+
+def test_short_durations_on_an_axis_and_coarse_ones() -> None:
+    moments = (0.5, 90, 120, 5400, 7200, 86_400, 90_000)
+    assert [text.short_duration(moment, even=True) for moment in moments] == [
+        "0.5s", "1m30s", "2m", "1h30m", "2h", "1d", "1d01h",
+    ]  # fmt: skip
+    assert [text.short_duration(moment, coarse=True) for moment in (90, 5400, 90_000)] == ["1m", "1h", "1d"]
+
+
+@pytest.mark.parametrize(
     ("value", "shown"),
     [
         (None, "n/a"), (math.nan, "n/a"), (0, "0"), (3.2134567, "3.213"), (1e-4, "1e-4"), (3.25e-4, "3.25e-4"),

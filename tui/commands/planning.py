@@ -1,11 +1,14 @@
-"""``plan devices presets``: what this machine has, and what a training would take of it."""
+"""``plan devices presets strategies``: what this machine has, and what a training would take of it."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from typing import Any
 
 import typer
 
+from engine.contract.meshdrawing import draw_mesh
 from engine.contract.presets import PRESETS, resolve_shape
 from engine.contract.spec import ModelSpec, RunSpec
 from engine.hardware.detect import detect
@@ -14,6 +17,7 @@ from engine.planner.memory import MemoryEstimate
 from engine.planner.shapes import parameter_count
 from tui.commands.output import FAILED, UNKNOWN_FIT, emit, note, say, widest
 from tui.commands.specs import chosen_spec, require_runnable
+from tui.strategies import STRATEGIES, belonging
 from tui.summary import layout_words
 from tui.text import (
     human_bytes,
@@ -22,6 +26,7 @@ from tui.text import (
     human_fraction,
     human_unit,
     pairs,
+    printable,
     shows_unicode,
     table,
 )
@@ -62,12 +67,23 @@ def estimate_text(spec: RunSpec, found: Estimate) -> str:
         ("data", f"{spec.data.source}, {spec.tokenizer.kind} tokens in sequences of {spec.data.sequence_length}"),
         ("layout", layout_words(found.layout)),
         ("length", _length(spec, found)),
-        ("memory", f"{human_bytes(memory.total_bytes)} per device: {_parts(memory)}"),
+        ("memory", f"{human_bytes(memory.total_bytes)} {_whose(found)}: {_parts(memory)}"),
+        *([("", _each(found.memory_bytes))] if _is_uneven(found) else []),
         ("fits", f"{fits}: needs {needed}"),
         ("speed", "n/a (not predicted in this version)"),
         *(("assumed", assumption) for assumption in found.assumptions),
     ]
-    return pairs(items)
+    mesh = mesh_lines(found)
+    return "\n".join([pairs(items), *(["", *mesh] if mesh else [])])
+
+
+def mesh_lines(found: Estimate) -> list[str]:
+    """Which rank sits where; nothing for one process on this machine."""
+    if found.layout.world_size == 1:
+        return []
+    width = shutil.get_terminal_size((100, 24)).columns
+    lines = draw_mesh(found.layout, found.shape.layers, max(60, min(width, 120)), unicode=shows_unicode())
+    return [printable(line, newlines=False) for line in lines]
 
 
 def _length(spec: RunSpec, found: Estimate) -> str:
@@ -82,10 +98,45 @@ def _length(spec: RunSpec, found: Estimate) -> str:
     return " or ".join(limits)
 
 
+LISTED_RANKS = 16
+"""So many ranks are listed with the memory of each."""
+
+
+def _is_uneven(found: Estimate) -> bool:
+    return len(set(found.memory_bytes)) > 1
+
+
+def _whose(found: Estimate) -> str:
+    if not _is_uneven(found):
+        return "per device"
+    return f"on the device of rank {found.memory_bytes.index(max(found.memory_bytes))}, which needs most"
+
+
+def _each(memory_bytes: Sequence[int]) -> str:
+    """The memory of every rank, in the order of the ranks."""
+    shown = ", ".join(human_bytes(count) for count in memory_bytes[:LISTED_RANKS])
+    more = len(memory_bytes) - LISTED_RANKS
+    return f"of each rank: {shown}" + (f" and {more} more" if more > 0 else "")
+
+
 def _parts(memory: MemoryEstimate) -> str:
     """What takes the memory, at the instant at which it takes most."""
     names = ("parameters", "gradients", "optimiser", "activations", "logits", "overhead")
     return ", ".join(f"{name} {human_bytes(getattr(memory, f'{name}_bytes'))}" for name in names)
+
+
+def strategies(*, as_json: bool) -> None:
+    """Every strategy that ``layout.strategy`` takes, with the fields that belong to it."""
+    if as_json:
+        found = [{"name": name, "line": line, "fields": list(belonging(name))} for name, line in STRATEGIES.items()]
+        emit({"strategies": found})
+        return
+    rows = [
+        [name, line, ", ".join(field.removeprefix("layout.") for field in belonging(name))]
+        for name, line in STRATEGIES.items()
+    ]
+    say(table(["strategy", "what it does", "its fields"], rows, widest=widest(80)))
+    note("choose one with --set layout.strategy=NAME; it names the axis that takes what the given sizes leave over")
 
 
 def devices(*, as_json: bool) -> None:

@@ -13,10 +13,10 @@ from textual.binding import BindingType
 from engine.contract.machine import Machine
 from tui import feeds
 from tui.actions import bindings
+from tui.host_devices import HISTORY, DeviceKey
 from tui.narrow import narrow
 from tui.screens.frame import DeckScreen
 from tui.series import NAN
-from tui.state import HISTORY, DeviceKey
 from tui.text import human_bytes, printable
 from tui.widgets.device_rows import device_rows
 from tui.widgets.painted import Painted, Row

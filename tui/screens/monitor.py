@@ -18,10 +18,10 @@ from tui import feeds
 from tui.actions import bindings
 from tui.narrow import narrow
 from tui.screens.frame import DeckScreen
-from tui.series import X_NAMES, Derived, Series
+from tui.series import X_NAMES, X_WORDS, Derived, Series
 from tui.state import RunView
 from tui.text import printable
-from tui.widgets.chart import X_WORDS, Chart
+from tui.widgets.chart import Chart
 from tui.widgets.frame import KeyBar
 from tui.widgets.glyphs import glyphs
 from tui.widgets.pages import Pages
@@ -241,6 +241,8 @@ class MonitorScreen(DeckScreen):
         state = self.view.state
         if action == "resume":
             return state in ENDED
+        if action == "relayout":
+            return state in ENDED | {"paused"}
         if action == "stop":
             return state in TAKES["stop"]
         if action == "checkpoint":
@@ -287,6 +289,12 @@ class MonitorScreen(DeckScreen):
             control.resume(self.run)
 
         self._in_background(resume, "resuming from the newest checkpoint")
+
+    def action_relayout(self) -> None:
+        """Ask for another layout to go on under."""
+        from tui.screens.relayout import open_relayout
+
+        open_relayout(cast("TraindeckApp", self.app), self.run)
 
     def _request(self, action: Action) -> None:
         def ask() -> None:

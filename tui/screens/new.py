@@ -3,88 +3,51 @@
 # ruff: noqa: PLC0415 (what only an action needs is imported by the action)
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
-from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.containers import Horizontal, Vertical
-from textual.widgets import Button, Static
+from textual.widgets import Button
 
 from engine.contract.check import name_problem
 from engine.contract.errors import ProfileError, SpecError
 from engine.contract.rundir import RunDirectory
 from engine.contract.spec import RunSpec
 from tui.actions import bindings
-from tui.draft import FIELDS, Draft
+from tui.draft import Draft
 from tui.judge import Verdict, judge
 from tui.screens.dialogs import AskText, Choose, Confirm
-from tui.screens.frame import DeckScreen
+from tui.screens.draft_screen import DraftScreen
 from tui.screens.new_form import Form
-from tui.screens.new_panel import Panel
-from tui.strategies import STRATEGIES, help_words
-from tui.text import human_count, printable
-from tui.widgets.choice import AUTO, Choice
-from tui.widgets.field import FieldRow
+from tui.text import printable
 
 if TYPE_CHECKING:
     from engine.contract.machine import Machine
     from engine.runs.profiles import Profile
-    from tui.app import TraindeckApp
 
 QUICKSTART = "quickstart"
-PAUSE_SECONDS = 0.08
-"""After the last key, before the draft is judged again."""
 
 
-class NewScreen(DeckScreen):
+class NewScreen(DraftScreen):
     """See the module. What is typed stays until another profile is loaded over it."""
 
     PLACE = "new"
     BINDINGS: ClassVar[list[BindingType]] = bindings("new")
 
     def __init__(self) -> None:
-        super().__init__()
-        self._draft = Draft(RunSpec(), QUICKSTART)
+        super().__init__(Draft(RunSpec(), QUICKSTART))
         self._loaded = False
-        self._loading: str | None = None
-        """The profile that is being read; what is in the form gives way to it."""
-        self._judging = False
-        self._stale = False
-        self._start_after = False
-        self._starting = False
-        self.verdict: Verdict | None = None
-        """Of the newest draft that was judged; None before."""
-
-    @property
-    def deck(self) -> TraindeckApp:
-        return cast("TraindeckApp", self.app)
 
     def compose_body(self) -> ComposeResult:
         if not self._loaded:
             self.start_from(QUICKSTART, ready=False)
-        with Horizontal():
-            with Vertical(id="left"):
-                yield Static("", id="origin", markup=False)
-                yield Form(self._draft.texts)
-            yield Panel()
+        yield from super().compose_body()
 
-    def on_mount(self) -> None:
-        super().on_mount()
-        self.watch(self.app, "machine", self._machine_known, init=False)
-        self._show_draft()
+    def judge_draft(self, draft: Draft, machine: Machine | None) -> Verdict:
+        return judge(draft, machine)
 
-    def _machine_known(self, _machine: Machine | None) -> None:
-        self._judge_soon()
-
-    @property
-    def is_judged(self) -> bool:
-        """Whether :attr:`verdict` is of what is typed now."""
-        return self.verdict is not None and not self._stale and not self._judging and self._loading is None
-
-    @property
-    def draft(self) -> Draft:
-        return self._draft
+    def origin_words(self) -> str:
+        return f"From {self._draft.origin}" + (", changed" if self._draft.changed else "")
 
     # ------------------------------------------------------------------ filling in
 
@@ -99,7 +62,7 @@ class NewScreen(DeckScreen):
         def failed(error: BaseException) -> None:
             if self._loading == profile:
                 self._loading = None
-                self._judge_soon()
+                self.judge_soon()
             self.deck.fail(error)
 
         self._loaded, self._loading = True, profile
@@ -123,7 +86,7 @@ class NewScreen(DeckScreen):
         self.verdict = None
         if self.query(Form):
             self.query_one(Form).fill(self._draft.texts)
-            self._show_draft()
+            self.show_draft()
         self.call_after_refresh(self._focus, ready)
 
     def _focus(self, ready: bool) -> None:
@@ -131,90 +94,6 @@ class NewScreen(DeckScreen):
             self.query_one("#start", Button).focus()
         else:
             self.query_one(Form).focus_field("name")
-
-    def _show_draft(self) -> None:
-        self._show_origin()
-        self._judge_soon()
-
-    def _show_origin(self) -> None:
-        changed = ", changed" if self._draft.changed else ""
-        text = f"From {self._draft.origin}{changed}"
-        self.query_one("#origin", Static).update(printable(text, newlines=False))
-
-    # ------------------------------------------------------------------ typing
-
-    @on(FieldRow.Edited)
-    def _edited(self, event: FieldRow.Edited) -> None:
-        # What the fields say now: a message from before the form was filled in may come late. Another strategy
-        # changes more than its own field.
-        self._draft.texts |= self.query_one(Form).texts
-        self._show_help(event.row)
-        self._show_origin()
-        self._judge_soon()
-
-    @on(FieldRow.Entered)
-    def _entered(self, event: FieldRow.Entered) -> None:
-        self._show_help(event.row)
-
-    def _show_help(self, row: FieldRow) -> None:
-        if row.has_focus_within:
-            self.query_one(Panel).help_text = help_words(row.field, row.text)
-
-    @on(Button.Pressed, "#start")
-    def _pressed(self) -> None:
-        self.action_start()
-
-    def _judge_soon(self) -> None:
-        if not self._stale and self._loading is None:
-            self._stale = True
-            self.set_timer(PAUSE_SECONDS, self._judge)
-
-    def _judge(self) -> None:
-        if self._judging:
-            return  # the running one judges again when it is done
-        self._judging, self._stale = True, False
-        draft = Draft(self._draft.base, self._draft.origin, dict(self._draft.texts))
-        machine = self.deck.machine
-        self.deck.in_background(lambda: judge(draft, machine), self._judged, failed=self._not_judged)
-
-    def _judged(self, verdict: Verdict) -> None:
-        self._judging = False
-        if self._stale:
-            self._judge()
-            return
-        self.verdict = verdict
-        self.query_one(Form).show_problems([*verdict.problems, *verdict.doubts])
-        self.query_one(Panel).verdict = verdict
-        if self._start_after and self.deck.machine is not None:
-            self._start_after = False
-            self.action_start()
-
-    def _not_judged(self, error: BaseException) -> None:
-        """A defect in judging: said quietly, for the person is typing; start says it again."""
-        self._judging = self._start_after = False
-        self.query_one(Panel).help_text = f"This could not be checked: {type(error).__name__}: {error}"
-        if self._stale:
-            self._judge()
-
-    # ------------------------------------------------------------------ choosing
-
-    @on(Choice.Asked)
-    def _asked(self, event: Choice.Asked) -> None:
-        choice = event.choice
-        row = choice.parent
-        assert isinstance(row, FieldRow)
-        options = [(word, word or AUTO, "") for word in choice.choices]
-        if row.field.name == "model.preset":
-            options = [(word, word, detail) for word, detail in preset_details(self._draft).items()]
-        elif row.field.name == "layout.strategy":
-            options = [(word, word, line) for word, line in STRATEGIES.items()]
-        self.app.push_screen(
-            Choose(row.field.label, options, choice.value), lambda word: choice.put(word) if word is not None else None
-        )
-
-    async def action_more(self) -> None:
-        form = self.query_one(Form)
-        await form.show_all(not form.complete)
 
     def action_load(self) -> None:
         from engine.runs.profiles import list_profiles
@@ -231,17 +110,12 @@ class NewScreen(DeckScreen):
             lambda name: self.start_from(name, ready=False) if name is not None else None,
         )
 
-    def action_copy_command(self) -> None:
-        if self.verdict is not None:
-            self.app.copy_to_clipboard(self.verdict.command)
-            self.notify("The command is on the clipboard", timeout=3)
-
     # ------------------------------------------------------------------ saving
 
     def action_save(self) -> None:
         spec, problems = self._draft.read()
         if problems:
-            self._show_first(problems[0].field, "There is something to mend before this can be saved")
+            self.show_first(problems[0].field, "There is something to mend before this can be saved")
             return
         self.app.push_screen(
             AskText("Save as a profile", "Name of the profile:", spec.name, problem_of=name_problem),
@@ -272,7 +146,7 @@ class NewScreen(DeckScreen):
 
         def failed(error: BaseException) -> None:
             if isinstance(error, SpecError):
-                self._show_first(error.problems[0].field, str(error.problems[0]))
+                self.show_first(error.problems[0].field, str(error.problems[0]))
             else:
                 self.deck.fail(error)
 
@@ -284,48 +158,17 @@ class NewScreen(DeckScreen):
         self._draft = Draft(saved, name)
         self._draft.texts |= since
         self.query_one(Form).fill(self._draft.texts)
-        self._show_draft()
+        self.show_draft()
         self.notify(f"Saved as {printable(name, newlines=False)}", markup=False)
 
     # ------------------------------------------------------------------ starting
 
-    def action_start(self) -> None:
-        """Start what is typed, once it is judged; problems are shown instead."""
-        verdict = self.verdict
-        if self._starting:
-            return
-        if verdict is None or not self.is_judged or self.deck.machine is None:
-            self._start_after = True
-            return
-        if verdict.problems:
-            self._show_first(verdict.problems[0].field)
-        elif verdict.doubts:
-            text = "\n".join(f"{doubt.message}. {doubt.hint}" for doubt in verdict.doubts)
-            question = Confirm("Start although it may not fit?", text, "Start anyway")
-            self.app.push_screen(question, lambda yes: self._start(verdict) if yes else None)
-        else:
-            self._start(verdict)
-
-    def _show_first(self, name: str, words: str = "There is something to mend before this can start") -> None:
-        """Put the cursor into the field of a problem, unfolding the form for it."""
-        self.notify(printable(words, newlines=False), severity="warning", timeout=4, markup=False)
-        if name not in FIELDS:
-            return
-        if not self.query_one(Form).shows(name):
-            self.run_worker(self._unfold(name))
-        else:
-            self.query_one(Form).focus_field(name)
-
-    async def _unfold(self, name: str) -> None:
-        await self.query_one(Form).show_all(True)
-        self.query_one(Form).focus_field(name)
-
-    def _start(self, verdict: Verdict) -> None:
+    def start(self, verdict: Verdict) -> None:
         machine = self.deck.machine
         if machine is None or verdict.estimate is None:
             return
         spec, found = verdict.spec, verdict.estimate
-        self._set_starting(True)
+        self.set_starting(True)
 
         def launch() -> RunDirectory:
             from engine.planner.estimate import plan_object
@@ -336,21 +179,11 @@ class NewScreen(DeckScreen):
             start(run)
             return run
 
-        self.deck.in_background(launch, self._started, failed=self._not_started)
-
-    def _set_starting(self, starting: bool) -> None:
-        self._starting = starting
-        button = self.query_one("#start", Button)
-        button.label = "Starting ..." if starting else "Start training  ^t"
-        button.disabled = starting
+        self.deck.in_background(launch, self._started, failed=self.not_started)
 
     def _started(self, run: RunDirectory) -> None:
-        self._set_starting(False)
+        self.set_starting(False)
         self.deck.open_run(run)
-
-    def _not_started(self, error: BaseException) -> None:
-        self._set_starting(False)
-        self.deck.fail(error)
 
 
 def is_own(name: str) -> bool:
@@ -358,22 +191,3 @@ def is_own(name: str) -> bool:
     from engine.runs.profiles import list_profiles
 
     return any(profile.name.casefold() == name.casefold() and profile.origin == "own" for profile in list_profiles())
-
-
-def preset_details(draft: Draft) -> dict[str, str]:
-    """Each preset with its exact size for the vocabulary and length that are typed."""
-    from engine.contract.presets import PRESETS, resolve_shape
-    from engine.contract.spec import ModelSpec
-    from engine.planner.shapes import parameter_count
-    from tui.summary import shape_summary
-
-    spec, _ = draft.read()
-    details = {}
-    for name in PRESETS:
-        shape = resolve_shape(
-            ModelSpec(preset=name),
-            vocabulary=max(1, spec.tokenizer.vocabulary),
-            sequence_length=max(1, spec.data.sequence_length),
-        )
-        details[name] = f"{human_count(parameter_count(shape)):>8}  {shape_summary(shape)}"
-    return details

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from textual import on
 from textual.app import ComposeResult
@@ -31,11 +31,16 @@ class Form(VerticalScroll, can_focus=False, inherit_bindings=False):
 
     BINDINGS = bindings("form")
 
-    def __init__(self, texts: Mapping[str, str], headings: Iterable[str] | None = None) -> None:
-        """``headings`` are the sections that it has; all of them when None."""
+    def __init__(
+        self, texts: Mapping[str, str], headings: Iterable[str] | None = None, names: Container[str] | None = None
+    ) -> None:  # fmt: skip
+        """``headings`` are the sections that it has, ``names`` the fields; all of them when None."""
         super().__init__()
         known = sections()
-        self._sections = {heading: known[heading] for heading in (known if headings is None else headings)}
+        self._sections = {
+            heading: [field for field in known[heading] if names is None or field.name in names]
+            for heading in (known if headings is None else headings)
+        }
         self._texts = dict(texts)
         self._problems: dict[str, str] = {}
         self._rows: dict[str, FieldRow] = {}

@@ -40,11 +40,16 @@ class Panel(Vertical):
     verdict: reactive[Verdict | None] = reactive(None)
     help_text: reactive[str] = reactive("")
 
+    def __init__(self, start: str) -> None:
+        """``start`` is what stands on the button."""
+        super().__init__()
+        self._start = start
+
     def compose(self) -> ComposeResult:
         with VerticalScroll(can_focus=False, id="facts-scroll"):
             yield Static("", id="facts", markup=False)
         yield Static("", id="field-help", markup=False)
-        yield Button("Start training  ^t", id="start", variant="primary")
+        yield Button(self._start, id="start", variant="primary")
 
     def watch_verdict(self) -> None:
         self._draw()
@@ -163,14 +168,20 @@ def _memory_bar(share: float, width: int) -> Content:
 
 
 def _memory_lines(found: Estimate, width: int) -> list[Content]:
+    """Of the device that needs most; on a CPU of all processes together, for they share its memory."""
     available, needed, several = found.available_bytes, found.needed_bytes, found.layout.world_size > 1
-    shared = found.layout.accelerator == "cpu"
-    lines = _fact(
-        "Memory", f"about {human_bytes(needed)}" + (" a device" if several and not shared else ""), width, "bold"
-    )
+    shared, least = found.layout.accelerator == "cpu", min(found.memory_bytes)
+    uneven = least < max(found.memory_bytes)
+    of = "" if shared or not several else " at most" if uneven else " a device"
+    lines = _fact("Memory", f"about {human_bytes(needed)}{of}", width, "bold")
     if available:
         lines.append(_memory_bar(needed / available, min(BAR, width - LABEL)))
-    if several and shared:
+    if uneven and shared:
+        lines += _fact("", f"{human_bytes(least)} to {human_bytes(max(found.memory_bytes))} each", width, "$secondary")
+    elif uneven:
+        fullest = found.memory_bytes.index(max(found.memory_bytes))
+        lines += _fact("", f"of rank {fullest}; least {human_bytes(least)}", width, "$secondary")
+    elif several and shared:
         lines += _fact("", f"{human_bytes(found.memory.total_bytes)} a process", width, "$secondary")
     place = "" if found.where == "this machine" else f" on {found.where}"
     free = f"{human_bytes(available)} free{place}"

@@ -12,7 +12,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import VerticalScroll
-from textual.widgets import Input, Static
+from textual.widgets import Static
 
 from engine.contract.check import name_problem
 from engine.contract.errors import ProfileError
@@ -21,10 +21,9 @@ from engine.contract.specfile import dump_spec
 from engine.runs import profiles as store
 from tui.actions import bindings
 from tui.screens.dialogs import AskText, Confirm, title_text
-from tui.screens.frame import DeckScreen
+from tui.screens.filtered import FilteredScreen
 from tui.text import printable
 from tui.widgets.field import PathSuggester
-from tui.widgets.line import Line
 from tui.widgets.table import Cell, Column, Row, Table
 
 if TYPE_CHECKING:
@@ -38,31 +37,27 @@ COLUMNS = (
 )
 
 
-class ProfilesScreen(DeckScreen):
+class ProfilesScreen(FilteredScreen):
     """See the module. Shipped profiles cannot be changed; clones of them can."""
 
     PLACE = "profiles"
     BINDINGS: ClassVar[list[BindingType]] = bindings("profiles")
     AUTO_FOCUS = "Table"
+    FILTER = "name or description"
 
     def __init__(self) -> None:
         super().__init__()
         self._profiles: list[Profile] = []
-        self._words: list[str] = []
 
     @property
     def deck(self) -> TraindeckApp:
         return cast("TraindeckApp", self.app)
 
     def compose_body(self) -> ComposeResult:
-        yield Line(placeholder="name or description", id="filter", compact=True)
+        yield from self.compose_filter()
         yield Table(COLUMNS, id="profiles")
         with VerticalScroll(id="preview"):
             yield Static("", id="toml", markup=False)
-
-    def on_mount(self) -> None:
-        super().on_mount()
-        self.query_one("#filter").display = False
 
     def on_screen_resume(self) -> None:
         self.reload()
@@ -73,21 +68,20 @@ class ProfilesScreen(DeckScreen):
 
     def _show(self, profiles: list[Profile], select: str | None) -> None:
         self._profiles = profiles
-        self._refresh_rows()
+        self.show_matching()
         if select is not None:
             index = next((i for i, profile in enumerate(profiles) if profile.name == select), None)
             if index is not None:
                 self.query_one(Table).select(_key(profiles[index], index))
         self._show_preview()
 
-    def _refresh_rows(self) -> None:
+    def show_matching(self) -> None:
         self.query_one(Table).show(
             [_row(profile, index) for index, profile in enumerate(self._profiles) if self._matches(profile)]
         )
 
     def _matches(self, profile: Profile) -> bool:
-        text = f"{profile.name} {profile.spec.description if profile.spec else ''} {profile.origin}".casefold()
-        return all(word in text for word in self._words)
+        return self.matches(profile.name, profile.spec.description if profile.spec else "", profile.origin)
 
     @property
     def selected(self) -> Profile | None:
@@ -111,28 +105,6 @@ class ProfilesScreen(DeckScreen):
         self.query_one("#preview").border_title = title_text(profile.name) if profile else ""
         self.refresh_bindings()
 
-    # ------------------------------------------------------------------ filter
-
-    def action_filter(self) -> None:
-        field = self.query_one("#filter", Input)
-        field.display = True
-        field.focus()
-
-    @on(Input.Changed, "#filter")
-    def _filter_typed(self, event: Input.Changed) -> None:
-        self._words = event.value.casefold().split()
-        self._refresh_rows()
-
-    @on(Input.Submitted, "#filter")
-    def _filter_done(self) -> None:
-        self.query_one(Table).focus()
-        self.query_one("#filter").display = bool(self._words)
-
-    def action_unfilter(self) -> None:
-        self.query_one("#filter", Input).value = ""
-        self.query_one("#filter").display = False
-        self.query_one(Table).focus()
-
     # ------------------------------------------------------------------ acting
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -142,7 +114,7 @@ class ProfilesScreen(DeckScreen):
         if not self.is_mounted:
             return False
         if action == "unfilter":
-            return bool(self._words) or self.query_one("#filter").display
+            return self.is_filtered
         return self.selected is not None
 
     def action_open(self) -> None:

@@ -12,7 +12,7 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.content import Content
 from textual.reactive import reactive
-from textual.widgets import Input, Static
+from textual.widgets import Static
 
 from engine.contract.errors import SpecError
 from engine.contract.rundir import RunDirectory
@@ -20,11 +20,10 @@ from engine.contract.specfile import read_spec
 from engine.contract.states import ENDED, TAKES
 from tui import feeds
 from tui.actions import bindings
-from tui.screens.frame import DeckScreen
+from tui.screens.filtered import FilteredScreen
 from tui.screens.runs_rows import COLUMNS, row_of
 from tui.summary import data_summary, layout_summary, model_summary
 from tui.text import human_duration, human_number, human_time, printable, reason_words
-from tui.widgets.line import Line
 from tui.widgets.table import Table
 
 if TYPE_CHECKING:
@@ -61,12 +60,13 @@ class Described(NamedTuple):
     data: str
 
 
-class RunsScreen(DeckScreen):
+class RunsScreen(FilteredScreen):
     """See the module."""
 
     PLACE = "runs"
     BINDINGS: ClassVar[list[BindingType]] = bindings("runs")
     AUTO_FOCUS = "Table"
+    FILTER = "name, state, model or data"
 
     runs: reactive[tuple[RunStatus, ...] | None] = reactive(None, init=False)
     """None until the folder of runs was read once."""
@@ -75,7 +75,6 @@ class RunsScreen(DeckScreen):
         super().__init__()
         self._described: dict[str, Described] = {}
         self._reading: set[str] = set()
-        self._words: list[str] = []
         self._wanted: str | None = None
         """The run that the cursor goes to once it is listed."""
         self._feed: feeds.RunsFeed | None = None
@@ -86,14 +85,13 @@ class RunsScreen(DeckScreen):
         return cast("TraindeckApp", self.app)
 
     def compose_body(self) -> ComposeResult:
-        yield Line(placeholder="name, state, model or data", id="filter", compact=True)
+        yield from self.compose_filter()
         yield Table(COLUMNS, id="runs")
         yield Static("", id="welcome", markup=False)
         yield Static("", id="about", markup=False)
 
     def on_mount(self) -> None:
         super().on_mount()
-        self.query_one("#filter").display = False
         self.query_one("#welcome").display = False
 
     def on_screen_resume(self) -> None:
@@ -133,9 +131,9 @@ class RunsScreen(DeckScreen):
             self.query_one("#welcome", Static).update(welcome())
         elif self.focused is None:
             self.query_one("#runs").focus()
-        self._show()
+        self.show_matching()
 
-    def _show(self) -> None:
+    def show_matching(self) -> None:
         runs = sorted(self.runs or (), key=lambda run: (-run.created, run.run))
         shown = [run for run in runs if self._matches(run)]
         now = self.deck.now()
@@ -148,12 +146,11 @@ class RunsScreen(DeckScreen):
     def point_at(self, run: str) -> None:
         """Put the cursor on a run, now or when it comes into the list; a person who moves it meanwhile is obeyed."""
         self._wanted = run
-        self._show()
+        self.show_matching()
 
     def _matches(self, run: RunStatus) -> bool:
         described = self._described.get(run.run, Described("", ""))
-        text = " ".join((run.name, run.run, run.state, *described)).casefold()
-        return all(word in text for word in self._words)
+        return self.matches(run.name, run.run, run.state, *described)
 
     def _describe(self, runs: Sequence[RunStatus]) -> None:
         """Read the specs of new runs in a thread: a thousand files would hold up the screen."""
@@ -166,7 +163,7 @@ class RunsScreen(DeckScreen):
     def _described_now(self, found: dict[str, Described]) -> None:
         self._described |= found
         self._reading -= set(found)
-        self._show()
+        self.show_matching()
 
     def _show_about(self) -> None:
         run = self.selected
@@ -198,36 +195,13 @@ class RunsScreen(DeckScreen):
             self._wanted = None
         self._show_about()
 
-    # ------------------------------------------------------------------ filter
-
-    def action_filter(self) -> None:
-        field = self.query_one("#filter", Input)
-        field.display = True
-        field.focus()
-
-    @on(Input.Changed, "#filter")
-    def _filter_typed(self, event: Input.Changed) -> None:
-        self._words = event.value.casefold().split()
-        self._show()
-
-    @on(Input.Submitted, "#filter")
-    def _filter_done(self) -> None:
-        self.query_one("#runs").focus()
-        self.query_one("#filter").display = bool(self._words)
-
-    def action_unfilter(self) -> None:
-        """Show all runs again."""
-        self.query_one("#filter", Input).value = ""
-        self.query_one("#filter").display = False
-        self.query_one("#runs").focus()
-
     # ------------------------------------------------------------------ acting
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Only what the selected run can take is offered."""
         if action == "unfilter":
-            return bool(self._words) or self.query_one("#filter").display
-        if action not in {"stop", "resume", "delete", "copy", "open", "filter", "quickstart"}:
+            return self.is_filtered
+        if action not in {"stop", "resume", "relayout", "delete", "copy", "open", "filter", "quickstart"}:
             return True
         if not self.is_mounted or not self.runs:
             return action == "quickstart" and self.runs is not None
@@ -238,6 +212,8 @@ class RunsScreen(DeckScreen):
             return False
         if action == "delete":
             return run.state in ENDED
+        if action == "relayout":
+            return run.state in ENDED | {"paused"}
         return run.state in TAKES[action] if action in TAKES else True
 
     def action_open(self) -> None:
@@ -277,6 +253,12 @@ class RunsScreen(DeckScreen):
     def action_resume(self) -> None:
         if (run := self.selected) is not None:
             self._request(run, "resume")
+
+    def action_relayout(self) -> None:
+        from tui.screens.relayout import open_relayout
+
+        if (run := self.selected) is not None:
+            open_relayout(self.deck, RunDirectory(Path(run.directory)))
 
     def _request(self, run: RunStatus, action: str) -> None:
         """Ask the run for something in a thread; the feed shows what comes of it."""

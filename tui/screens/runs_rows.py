@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from engine.contract.states import LIVE
-from tui.text import UNKNOWN, ascii_wanted, human_count, human_number, state_symbol
+from tui.text import UNKNOWN, ascii_wanted, human_count, human_number, short_duration, state_symbol
 from tui.widgets.glyphs import state_tone
 from tui.widgets.table import Cell, Column, Row
 
@@ -70,18 +70,3 @@ def perplexity_text(value: float | None) -> str:
     if value < 99.95:
         return f"{value:.2f}"
     return f"{value:.1f}" if value < 999.95 else human_count(value)
-
-
-def short_duration(seconds: float | None, *, coarse: bool = False) -> str:
-    """A time span in at most seven cells: ``4m05s``, ``2h03m``; ``coarse`` keeps the first unit only."""
-    if seconds is None or not math.isfinite(seconds):
-        return UNKNOWN
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole}s"
-    for most, unit, part, name, part_name in ((3600, 60, 1, "m", "s"), (86_400, 3600, 60, "h", "m")):
-        if whole < most:
-            first = f"{whole // unit}{name}"
-            return first if coarse else f"{first}{whole % unit // part:02d}{part_name}"
-    days = whole // 86_400
-    return f"{days}d" if coarse or days > 999 else f"{days}d{whole % 86_400 // 3600:02d}h"

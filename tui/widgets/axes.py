@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from tui.text import short_duration
+
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 _REACHES = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 """Ends of an x axis, times a power of ten: at least two thirds of it are used, and it seldom moves."""
@@ -143,20 +145,7 @@ def x_label(name: str, value: float) -> str:
     if value == 0:
         return "0"
     if name == "seconds":
-        return _short_duration(value)
+        return short_duration(value, even=True)
     if name == "tokens" or value >= 1e5:
         return _short(value)
     return f"{value:,.6g}"
-
-
-def _short_duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.3g}s"
-    minutes = round(seconds / 60)
-    if seconds < 3600:
-        return f"{seconds / 60:.3g}m"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours}h{minutes:02d}" if minutes else f"{hours}h"
-    days, hours = divmod(hours, 24)
-    return f"{days}d{hours}h" if hours else f"{days}d"

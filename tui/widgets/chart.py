@@ -7,13 +7,11 @@ from collections.abc import Sequence
 
 from textual.reactive import reactive
 
-from tui.series import XName
+from tui.series import X_WORDS, XName
 from tui.text import human_number
 from tui.widgets.glyphs import drawing
 from tui.widgets.painted import Painted, Row, fit_row, row_width
 from tui.widgets.plot import Line, Picture, Plot, View
-
-X_WORDS: dict[XName, str] = {"step": "step", "tokens": "tokens", "seconds": "trained time"}
 
 
 class Chart(Painted, can_focus=True):

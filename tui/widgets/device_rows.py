@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from engine.contract.machine import Device, Process
-from tui.state import DeviceKey
+from tui.host_devices import DeviceKey
+from tui.mesh import Seats
 from tui.text import UNKNOWN, human_bytes, human_fraction, human_unit, printable
 from tui.widgets.glyphs import Glyphs, bar, history
 from tui.widgets.painted import Row, fit_row, row_width, spread
@@ -21,20 +22,26 @@ _PROCESSES_WIDTH = 60
 History = Mapping[DeviceKey, Sequence[float]]
 
 
-def device_rows(devices: Sequence[Device], past: History, width: int, height: int, signs: Glyphs) -> list[Row]:
-    """What fits of the devices into ``width`` x ``height`` cells, each as fully as there is room for."""
+def device_rows(
+    devices: Sequence[Device], past: History, width: int, height: int, signs: Glyphs, seats: Seats | None = None
+) -> list[Row]:  # fmt: skip
+    """What fits of the devices into ``width`` x ``height`` cells, each as fully as there is room for.
+
+    With ``seats`` the devices and the ranks on them are said with their places on the mesh.
+    """
     if not devices:
         return [[("not measured yet", "label")]]
     if width >= TABLE_WIDTH:
-        return _table(devices, past, width, height, signs)
-    ranks = [row for device in devices for row in process_rows(device, width, only_ranks=width < _PROCESSES_WIDTH)]
+        return _table(devices, past, width, height, signs, seats)
+    narrow = width < _PROCESSES_WIDTH
+    ranks = [row for device in devices for row in process_rows(device, width, seats, only_ranks=narrow)]
     per_device = 3 if 3 * len(devices) + len(ranks) <= height else 2 if 2 * len(devices) <= height else 1
     rows: list[Row] = []
     for device in devices:
         if per_device == 1:
             rows.append(_one_line(device, width, signs))
             continue
-        rows += _two_lines(device, width, signs)
+        rows += _two_lines(device, width, signs, _place(device, seats))
         if per_device == 3:
             rows.append([(history(list(past.get(_key(device), ())), width, signs), "train-raw")])
     rows += ranks[: max(0, height - len(rows))]
@@ -44,16 +51,25 @@ def device_rows(devices: Sequence[Device], past: History, width: int, height: in
     return rows
 
 
-def process_rows(device: Device, width: int, *, only_ranks: bool = False) -> list[Row]:
-    """The processes on a device: ``rank 0  pid 4711  1.9 cores  512 MiB``."""
+def process_rows(
+    device: Device, width: int, seats: Seats | None = None, *, only_ranks: bool = False
+) -> list[Row]:  # fmt: skip
+    """The processes on a device: ``rank 3  pp 1, tp 1  pid 4711  1.9 cores  512 MiB``."""
     rows: list[Row] = []
     for process in device.processes or ():
         if only_ranks and process.rank is None:
             continue
         name = f"rank {process.rank}" if process.rank is not None else _process_name(process)
-        use = [] if process.cpu_fraction is None else [(f"  {process.cpu_fraction:.1f} cores", "value")]
-        memory = [(f"{human_bytes(process.memory_bytes):>10}", "value")]
-        rows.append(spread([(name, "text"), (f"  pid {process.pid}", "label")], [*use, *memory], width))
+        place = seats.of_rank(process.rank) if seats is not None and process.rank is not None else ""
+        left: Row = [(name, "text"), *([(f"  {place}", "label")] if place else [])]
+        use: Row = [] if process.cpu_fraction is None else [(f"  {process.cpu_fraction:.1f} cores", "value")]
+        memory: Row = [(f"{human_bytes(process.memory_bytes):>10}", "value")]
+        if place and row_width(left) + row_width(use) + row_width(memory) > width:
+            use = []  # where a rank sits is said nowhere else
+        number: Row = [(f"  pid {process.pid}", "label")]
+        if not place or row_width(left) + row_width(number) + row_width(use) + row_width(memory) <= width:
+            left += number
+        rows.append(spread(left, [*use, *memory], width))
     return rows
 
 
@@ -100,11 +116,23 @@ def _problem(device: Device, width: int, signs: Glyphs) -> Row:
     return fit_row([(f"{signs.error} {printable(device.problem or '', newlines=False)}", "bad")], width)
 
 
-def _two_lines(device: Device, width: int, signs: Glyphs) -> list[Row]:
+def _place(device: Device, seats: Seats | None) -> str:
+    return seats.of_device(device.index) if seats is not None and device.kind != "cpu" else ""
+
+
+def _named(device: Device, place: str) -> Row:
+    """Index, place and name: the name gives way first, for the others are alike in it."""
+    if not place:
+        return [(device_name(device), "text")]
+    index, _, name = device_name(device).partition(" ")
+    return [(index, "text"), (f" {place}", "accent"), (f"  {name}", "label")]
+
+
+def _two_lines(device: Device, width: int, signs: Glyphs, place: str) -> list[Row]:
     heat: Row = []
     if device.temperature_celsius is not None or device.power_watts is not None:
         heat = [("  ", ""), _heat(device, signs), ("  ", ""), _value(human_unit(device.power_watts, "W"))]
-    head = spread([(device_name(device), "text")], heat, width)
+    head = spread(_named(device, place), heat, width)
     if device.problem:
         return [head, _problem(device, width, signs)]
     tail: Row = [_value(f"{human_fraction(device.utilisation):>6}"), ("  ", ""), _memory_piece(device, signs)]
@@ -134,13 +162,16 @@ def _memory_piece(device: Device, signs: Glyphs) -> tuple[str, str]:
     return (f"{signs.warning}{text}", "warning") if full else _value(text)
 
 
-def _table(devices: Sequence[Device], past: History, width: int, height: int, signs: Glyphs) -> list[Row]:
-    name_width = min(34, max(len(device_name(device)) for device in devices) + 1, width // 3)
+def _table(
+    devices: Sequence[Device], past: History, width: int, height: int, signs: Glyphs, seats: Seats | None
+) -> list[Row]:  # fmt: skip
+    names = [_named(device, _place(device, seats)) for device in devices]
+    name_width = min(34, max(row_width(name) for name in names) + 1, width // 3)
     graph = max(0, width - name_width - 66)
     titles = f"{'device':<{name_width}} {'busy':<16}   {'memory':<23} {'temp':>6} {'power':>13}  "
     rows: list[Row] = [fit_row([(titles + f"{'last minutes':>{graph}}", "label")], width)]
-    for device in devices:
-        name = fit_row([(device_name(device), "text")], name_width)
+    for device, known in zip(devices, names, strict=True):
+        name = fit_row(known, name_width)
         if device.problem:
             rows.append([*name, (" ", ""), *_problem(device, width - name_width - 1, signs)])
             continue
@@ -158,7 +189,7 @@ def _table(devices: Sequence[Device], past: History, width: int, height: int, si
     for device in devices:
         if device.processes:
             rows += [[], [(device_name(device), "label")]]
-            rows += [[("  ", ""), *row] for row in process_rows(device, min(width - 2, 70))]
+            rows += [[("  ", ""), *row] for row in process_rows(device, min(width - 2, 70), seats)]
     if len(rows) > height:
         rows = [*rows[: height - 1], [(f"and {len(rows) - height + 1} more lines", "label")]]
     return rows

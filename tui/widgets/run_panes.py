@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.contract.events import Progress
+from tui.host_devices import HostDevices
+from tui.mesh import mesh_rows, mesh_words, seats_of, sizes_of
 from tui.state import RunView
-from tui.summary import data_summary, layout_summary, model_summary
+from tui.summary import data_summary, layout_summary, memory_levers, model_summary
 from tui.text import (
     UNKNOWN,
     cell_width,
@@ -113,12 +115,20 @@ def figures(view: RunView) -> list[tuple[str, str, str]]:
         ("parameters", human_count(begun.parameters) if begun else UNKNOWN, "value"),
         ("batch", _batch(view), "value"),
         ("bits per byte", human_number(last.bits_per_byte, 3) if last else UNKNOWN, "value"),
+        ("layout", _layout(view), "value"),
         ("devices", f"{begun.world_size} x {begun.accelerator}, {begun.precision}" if begun else UNKNOWN, "value"),
         ("optimiser", begun.optimiser if begun else UNKNOWN, "value"),
         ("cut loose with", view.detached.how if view.detached else UNKNOWN, "value"),
         ("checkpoints kept", str(len(view.checkpoints)) if view.checkpoints else UNKNOWN, "value"),
     ]
     return [(name, printable(value, newlines=False), style) for name, value, style in rows]
+
+
+def _layout(view: RunView) -> str:
+    layout = view.layout
+    if layout is None:
+        return UNKNOWN
+    return mesh_words(layout) if len(sizes_of(layout)) > 1 else layout.strategy
 
 
 def _milliseconds(seconds: float) -> str:
@@ -144,12 +154,30 @@ class DevicePane(RunPane, can_focus=True):
 
     def aside(self, room: int) -> Row:
         del room
-        host = self.view.host
-        return [(printable(host, newlines=False), "label")] if host else []
+        hosts = [printable(host.host, newlines=False) for host in self.view.hosts.values() if host.host]
+        return [(hosts[0] if len(hosts) == 1 else f"{len(hosts)} hosts", "label")] if hosts else []
 
     def content(self, width: int, height: int) -> Sequence[Row]:
-        past = self.view.history if self.view.is_live else {}
-        return device_rows(self.view.live_devices(), past, width, height, self.signs)
+        view = self.view
+        hosts = list(view.hosts.values()) or [HostDevices()]
+        rows: list[Row] = []
+        for number, host in enumerate(hosts):
+            room = (height - len(rows)) // (len(hosts) - number)
+            if len(hosts) > 1:
+                rows.append([(printable(host.host or UNKNOWN, newlines=False), "title")])
+                room -= 1
+            past = host.history if view.is_live else {}
+            seats = seats_of(view.layout, host.host)
+            rows += device_rows(host.devices(live=view.is_live), past, width, max(1, room), self.signs, seats)
+        return [*rows, *self._mesh(width, height - len(rows))]
+
+    def _mesh(self, width: int, room: int) -> list[Row]:
+        """Which rank sits where, in what room is left below the devices."""
+        layout = self.view.layout
+        mesh = mesh_rows(layout, width, room - 2, self.signs) if layout is not None and room > 3 else []
+        if layout is None or not mesh:
+            return []
+        return [[], fit_row([("mesh", "title"), (f"  {memory_levers(layout)}", "label")], width), *mesh]
 
 
 class Preparation(RunPane):

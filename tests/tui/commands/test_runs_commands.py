@@ -280,7 +280,7 @@ def test_what_is_done_with_profiles_as_json(call: Call, tmp_path: Path) -> None:
 def test_every_command_with_a_result_takes_json(call: Call) -> None:
     """Texts by nature are left out: the picture and the lines of ``attach``, and ``logs``."""
     commands = ["demo", "train", "plan", "runs", "status", "stop", "pause", "resume", "checkpoint", "delete", "devices",
-                "presets", "data", "generate", "eval", "export", "doctor", "version"]  # fmt: skip
+                "presets", "strategies", "data", "generate", "eval", "export", "doctor", "version"]  # fmt: skip
     profiles = ["list", "show", "save", "clone", "rename", "delete", "export", "import"]
     for words in [*([name] for name in commands), *(["profiles", name] for name in profiles)]:
         assert "--json" in call(*words, "--help").out, words
