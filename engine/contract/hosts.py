@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from engine.contract.errors import Problem
@@ -18,13 +19,13 @@ def host_problems(hosts: Sequence[str]) -> Iterator[Problem]:
     field = "layout.hosts"
     if not hosts:
         yield Problem(field=field, message="an empty list of hosts", hint="leave it out to train on this machine alone")
-    for host in dict.fromkeys(hosts):
+    for host, count in Counter(hosts).items():
         if not HOST_NAME.fullmatch(host):
             hint = "give an ssh alias, a name or an address, with user@ before it if need be"
             yield Problem(field=field, message=f"{host!r} is no name of a host", hint=hint)
-        elif hosts.count(host) > 1:
+        elif count > 1:
             hint = "name each host once; its devices each get a rank"
-            yield Problem(field=field, message=f"{host} is named {hosts.count(host)} times", hint=hint)
+            yield Problem(field=field, message=f"{host} is named {count} times", hint=hint)
 
 
 def file_stem(host: str) -> str:

@@ -12,6 +12,7 @@ from engine.contract.errors import Problem
 from engine.contract.machine import Machine
 from engine.contract.pipelines import (
     DEFAULT_SCHEDULE,
+    SPLIT_BACKWARD,
     even_stages,
     stage_problems,
     usual_virtual_stages,
@@ -137,7 +138,8 @@ def resolve_layout(spec: RunSpec, machine: Machine) -> Layout | list[Problem]:
         micro_batch=max(micro_batches),
         micro_batches=micro_batches if len(set(micro_batches)) > 1 else None,
         accumulation=accumulation,
-        reshard=wanted.strategy != "zero2",
+        # A split backward pass computes the weights' gradients after a layer's shards would have been given up.
+        reshard=wanted.strategy != "zero2" and not (sizes["dp_shard"] > 1 and schedule in SPLIT_BACKWARD),
         checkpointing=wanted.checkpointing,
         checkpoint_every=wanted.checkpoint_every,
         loss_chunks=wanted.loss_chunks,

@@ -11,7 +11,6 @@ from torch.distributed._composable.replicate_with_fsdp import replicate
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from engine.contract.pipelines import SPLIT_BACKWARD
 from engine.model.decoder import Decoder
 from engine.parallel.mesh import Mesh
 from engine.parallel.precision import Precision
@@ -27,10 +26,8 @@ def apply_data_parallel(part: nn.Module, mesh: Mesh, precision: Precision) -> nn
         return part
     if layout.dp_shard > 1:
         ranks = axes["replicate", "shard"] if axes["replicate"].size() > 1 else axes["shard"]
-        # A split backward pass computes the weights' gradients after the layer's shards would have been given up.
-        reshard = layout.reshard and layout.schedule not in SPLIT_BACKWARD
         for unit in _units(part):
-            fully_shard(unit, mesh=ranks, mp_policy=precision.layer_policy(), reshard_after_forward=reshard)
+            fully_shard(unit, mesh=ranks, mp_policy=precision.layer_policy(), reshard_after_forward=layout.reshard)
         # The last thing that runs forward is the first that runs backward: giving it up in between saves nothing.
         fully_shard(part, mesh=ranks, mp_policy=precision.outer_policy(), reshard_after_forward=False)
         return part

@@ -9,7 +9,7 @@ from typing import get_args
 from engine.contract.batching import batch_of
 from engine.contract.layout import Layout, described
 from engine.contract.limits import divisors
-from engine.contract.pipelines import even_stages, usual_virtual_stages, virtual_stages_problem
+from engine.contract.pipelines import SPLIT_BACKWARD, even_stages, usual_virtual_stages, virtual_stages_problem
 from engine.contract.placing import AXES
 from engine.contract.shape import ModelShape
 from engine.contract.spec import LayoutSpec, OptimSpec, Schedule
@@ -74,7 +74,7 @@ def _variants(sizes: dict[str, int], pipeline: Pipeline, batch_size: int) -> Ite
     shares: list[tuple[int, ...] | None] = [None]
     if data_ranks > 1 and micro > 1:
         shares.append((micro + 1, *(micro,) * (data_ranks - 2), micro - 1))
-    for reshard in (True, False) if sizes["dp_shard"] > 1 else (True,):
+    for reshard in _reshards(schedule, sizes["dp_shard"]):
         name = described(sizes)
         for share in shares:
             yield Layout(
@@ -96,6 +96,12 @@ def _variants(sizes: dict[str, int], pipeline: Pipeline, batch_size: int) -> Ite
                 precision="fp32",
                 threads_per_worker=1,
             )
+
+
+def _reshards(schedule: Schedule | None, dp_shard: int) -> tuple[bool, ...]:
+    if dp_shard == 1:
+        return (True,)
+    return (False,) if schedule in SPLIT_BACKWARD else (True, False)
 
 
 def _accumulation(schedule: Schedule | None, pp: int, data_ranks: int, batch_size: int) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from math import prod
+from typing import get_args
 
 import pytest
 
@@ -14,7 +15,7 @@ from engine.contract.pipelines import even_stages, takes_micro_batches, torn_wei
 from engine.contract.placing import AXES
 from engine.contract.presets import resolve_shape
 from engine.contract.shape import ModelShape
-from engine.contract.spec import BudgetSpec, ModelSpec, RunSpec
+from engine.contract.spec import BudgetSpec, ModelSpec, RunSpec, Schedule
 from engine.contract.specfile import FIELDS, dump_spec, override_spec, parse_spec
 from engine.contract.splitting import split_problems
 from tests.engine.parallel_layouts import name_of, possible_layouts
@@ -69,6 +70,13 @@ def test_the_named_axis_takes_what_is_left_over(overrides: list[str], strategy: 
     layout = layout_of(EIGHT_GPUS, *DEEP, *overrides)
     assert (layout.strategy, sizes(layout)) == (strategy, expected)
     assert layout.reshard is (layout.strategy != "zero2")
+
+
+@pytest.mark.parametrize("schedule", get_args(Schedule))
+def test_a_split_backward_pass_keeps_the_gathered_parameters(schedule: str) -> None:
+    wanted = [*DEEP, "layout.pp=2", "layout.dp_replicate=1", f"layout.schedule={schedule}"]
+    assert layout_of(EIGHT_GPUS, *wanted, "layout.dp_shard=4").reshard is not schedule.startswith("zero-bubble")
+    assert layout_of(EIGHT_GPUS, *wanted, "layout.tp=4").reshard, "there is nothing to give up"
 
 
 @pytest.mark.parametrize(
