@@ -20,12 +20,13 @@ ROOMS: dict[str, set[str]] = {
     "runs": {"contract", "hardware"},
     "data": {"contract"},
     "model": {"contract", "data", "hardware", "planner"},
-    "training": {"contract", "data", "hardware", "planner", "model"},
+    "parallel": {"contract", "model"},
+    "training": {"contract", "data", "hardware", "planner", "model", "parallel"},
 }
 """Engine rooms that each room may import, itself apart."""
 FOR_SCREENS = {"contract", "hardware", "planner", "runs"}
 """Engine rooms that ``tui`` may import."""
-MAY_BE_HEAVY = {"data", "model", "training"}
+MAY_BE_HEAVY = {"data", "model", "parallel", "training"}
 ONE_FILE = {
     "pynvml": "engine/hardware/nvml.py",
     "psutil": "engine/hardware/host.py",
