@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -23,21 +23,22 @@ def weights_are_finite(parts: Sequence[nn.Module]) -> bool:
 
 
 class LossWatch:
-    """Looks at each logged loss. All ranks see the same losses, and so come to the same end."""
+    """Looks at each logged loss. All ranks see the same losses, and must be told the same of the weights."""
 
     def __init__(self) -> None:
         self._streak = 0
 
-    def look(self, loss: float, parts: Sequence[nn.Module]) -> str | None:
+    def look(self, loss: float, all_finite: Callable[[], bool]) -> str | None:
         """What to tell about ``loss``; None when it is finite.
 
+        ``all_finite`` says whether the weights on all ranks are finite; it is asked on every rank or on none.
         Raises TrainingError when no step can mend it: the weights are not finite, or it stays so.
         """
         if math.isfinite(loss):
             self._streak = 0
             return None
         self._streak += 1
-        if not weights_are_finite(parts):
+        if not all_finite():
             raise TrainingError("The training diverged", f"The loss is {loss}, and so are weights of the model", ADVICE)
         if self._streak >= LARGEST_STREAK:
             raise TrainingError("The training diverged", f"The loss was {loss} {self._streak} times in a row", ADVICE)

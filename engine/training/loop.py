@@ -106,7 +106,8 @@ def train_step(session: Session) -> StepResult:
     )
     set_learning_rate(session.optimiser, rate)
     before, scaler = batches.seconds, session.scaler
-    scale = torch.tensor(session.gradient_scale, device=session.device)
+    # Filled on the device: a copy from the host would wait until the device has done the step before.
+    scale = torch.full((), session.gradient_scale, device=session.device)
     sums = session.network.backward(batches.step(session.samples), scale if scaler is None else scaler.scale(scale))
     session.gradients.settle()
     if scaler is not None:
@@ -152,7 +153,7 @@ def report(session: Session, result: StepResult, data_seconds: float) -> None:
             data_wait_seconds=data_seconds / steps,
         )
     )
-    if problem := session.watch.look(loss, session.network.parts):
+    if problem := session.watch.look(loss, session.weights_are_finite):
         session.reporter.notice(problem, "error")
 
 

@@ -11,7 +11,6 @@ from engine.contract.events import Checkpoint, CheckpointRemoved
 from engine.training.checkpointer import Failed, Saved
 from engine.training.control import Decision
 from engine.training.devices import synchronise
-from engine.training.health import weights_are_finite
 from engine.training.milestones import evaluate
 from engine.training.retention import best_checkpoint, remove_checkpoint, superfluous
 from engine.training.session import Session
@@ -72,8 +71,7 @@ def tell_saved(session: Session, *, wait: bool = False) -> None:
 
 def _begin(session: Session) -> bool:
     """Whether the weights are worth it, on any rank, and then are on their way to the disk."""
-    (spoilt,) = session.ranks.highest([not weights_are_finite(session.network.parts)])
-    if spoilt:
+    if not session.weights_are_finite():
         if session.ranks.rank == 0:
             session.reporter.notice("no checkpoint: the weights are not finite; earlier ones are kept", "error")
         return False

@@ -20,7 +20,7 @@ from engine.training.checkpointer import Checkpointer
 from engine.training.clock import Clock
 from engine.training.control import Control, Decision
 from engine.training.devices import Ranks
-from engine.training.health import LossWatch
+from engine.training.health import LossWatch, weights_are_finite
 from engine.training.inputs import Inputs
 from engine.training.reporter import Reporter
 from engine.training.stepbatches import StepBatches
@@ -113,6 +113,11 @@ class Session:
         return self.budget.reached(
             step=self.step, samples=self.samples, tokens=self.tokens, elapsed_seconds=self.elapsed_seconds
         )
+
+    def weights_are_finite(self) -> bool:
+        """Whether no weight is infinite or NaN on any rank; every rank asks at the same point, all hear the same."""
+        (spoilt,) = self.ranks.highest([not weights_are_finite(self.network.parts)])
+        return not spoilt
 
     def advance(self) -> None:
         """Count one more update."""

@@ -18,7 +18,7 @@ from engine.contract.rundir import Command
 from engine.training.clock import Clock
 from engine.training.control import Act, Control
 from engine.training.failure import TrainingError, describe
-from engine.training.health import LARGEST_STREAK, LossWatch
+from engine.training.health import LARGEST_STREAK, LossWatch, weights_are_finite
 from engine.training.inbox import Inbox
 from engine.training.inputs import read_layout
 from engine.training.loop import step_seed
@@ -168,18 +168,22 @@ def test_the_failure_of_another_rank_is_told_apart():
 
 def test_losses_that_are_not_finite_are_told_and_end_the_training_when_they_stay():
     model = torch.nn.Linear(2, 2)
+
+    def finite() -> bool:
+        return weights_are_finite([model])
+
     watch = LossWatch()
     for _ in range(LARGEST_STREAK - 1):
-        assert watch.look(float("inf"), [model]) == "the loss is inf"
-    assert watch.look(1.0, [model]) is None
+        assert watch.look(float("inf"), finite) == "the loss is inf"
+    assert watch.look(1.0, finite) is None
     for _ in range(LARGEST_STREAK - 1):
-        watch.look(float("nan"), [model])
+        watch.look(float("nan"), finite)
     with pytest.raises(TrainingError, match="times in a row"):
-        watch.look(float("nan"), [model])
+        watch.look(float("nan"), finite)
     with torch.no_grad():
         model.weight[0, 0] = float("nan")
     with pytest.raises(TrainingError, match="weights"):
-        LossWatch().look(float("nan"), [model])
+        LossWatch().look(float("nan"), finite)
 
 
 def test_each_step_and_rank_draws_its_own_random_numbers():
