@@ -13,6 +13,7 @@ from engine.contract.layout import Layout
 from engine.contract.rundir import RunDirectory, complete_checkpoints
 from engine.data.prepared import PreparedData, read_prepared
 from engine.model.build import LanguageModel, build_model
+from engine.parallel.precision import Precision
 from engine.training.checkpoint import Content, load_checkpoint, read_content, verify_checkpoint
 from engine.training.checkpoint_index import MODEL
 from engine.training.inputs import read_layout
@@ -28,11 +29,11 @@ class Trained:
     checkpoint: str
     data: PreparedData
     device: torch.device
-    precision: str
+    precision: Precision
 
     def autocast(self) -> AbstractContextManager[object]:
         """The precision that the model was trained in."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed")
+        return self.precision.autocast(self.device)
 
 
 def load_trained(run: RunDirectory, name: str | None = None) -> Trained:
@@ -55,7 +56,7 @@ def load_trained(run: RunDirectory, name: str | None = None) -> Trained:
         checkpoint=folder.name,
         data=read_prepared(run),
         device=device,
-        precision=layout.precision,
+        precision=Precision.of(layout),
     )
 
 
