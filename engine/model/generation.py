@@ -96,7 +96,8 @@ class CachedReader:
             self._cache, self._start, self._read = self._model.new_cache(self._context), start, start
         fresh = tokens[:, self._read :]
         self._read = tokens.shape[1]
-        logits: Tensor = self._model(fresh, self._cache)
+        # Never the compiled network: the cache grows with each token, for which it would be compiled anew.
+        logits: Tensor = self._model.forward(fresh, self._cache)
         return logits[0, -1]
 
 
