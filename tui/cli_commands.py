@@ -202,10 +202,10 @@ def resume(
     force: Annotated[bool, typer.Option("--force", help="Start although the estimate says it does not fit.")] = False,
     json_: Json = False,
 ) -> None:
-    """Go on with a paused run, or with an ended one; --set changes its layout (layout.*) and its budget (budget.*).
+    """Go on with a paused or ended run, also under another layout.
 
-    Another strategy drops the sizes of the former one. The batch stays, so that no sample is repeated or left out:
-    micro-batch and accumulation follow from it. All else belongs to the run.
+    --set changes layout.* and budget.*; all else belongs to the run. Another strategy drops the sizes of the former
+    one. The batch stays, so that no sample is repeated or left out: micro-batch and accumulation follow from it.
     """
     from tui.commands import control, relayout
 
