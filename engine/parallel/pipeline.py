@@ -84,8 +84,7 @@ class Pipeline:
         self._scale: Tensor | float = 1.0
         self._sums: list[Tensor] = []
         stages: list[Any] = [
-            Stage(part, number, count, device, group=group)
-            for part, number in zip(parts, self._numbers, strict=True)
+            Stage(part, number, count, device, group=group) for part, number in zip(parts, self._numbers, strict=True)
         ]
         self._schedule: PipelineScheduleSingle | PipelineScheduleMulti
         if layout.schedule in _SINGLE:

@@ -23,7 +23,7 @@ def materialise(part: nn.Module, shape: ModelShape, seed: int, device: torch.dev
         retie()
     for name, parameter in part.named_parameters():
         whole = torch.empty(parameter.shape, dtype=torch.float32)
-        draw(whole_name(name, shape, part), whole, shape, seed)
+        draw(whole_name(name, shape), whole, shape, seed)
         fill(parameter, whole)
 
 
@@ -38,8 +38,8 @@ def fill(parameter: torch.Tensor, whole: torch.Tensor) -> None:
         parameter.copy_(whole)
 
 
-def whole_name(name: str, shape: ModelShape, part: nn.Module) -> str:
-    """The name that a parameter of ``part`` has in the whole model: the copy of a tied table goes by its first name."""
+def whole_name(name: str, shape: ModelShape) -> str:
+    """The name that a parameter of a part has in the whole model: the copy of a tied table goes by its first name."""
     if shape.tied_embeddings and name == "head.weight":
         return "embedding.weight"
     return name

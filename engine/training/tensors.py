@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from engine.contract.errors import CheckpointError
@@ -27,19 +26,6 @@ class Named(NamedTuple):
     """Detached from autograd; changing it changes the network."""
     is_copy: bool
     """Whether another tensor, maybe on another rank, is the one to be saved: a table tied across pipeline stages."""
-
-
-def named_parameters(parts: Sequence[nn.Module]) -> dict[str, Parameter]:
-    """Parameters by name, each once: a tied table goes by the name of the embedding, wherever it is.
-
-    Where a rank holds the first and the last stage, its two equal copies of that table go by one name, and this has
-    the first of them.
-    """
-    found: dict[str, Parameter] = {}
-    for name, value, _ in _members(parts):
-        if isinstance(value, Parameter):
-            found.setdefault(name, value)
-    return found
 
 
 def model_tensors(parts: Sequence[nn.Module] | nn.Module) -> dict[str, Tensor]:
