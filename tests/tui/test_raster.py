@@ -78,7 +78,8 @@ def test_the_end_of_the_x_axis_seldom_moves_and_not_past_the_plan() -> None:
 
 
 def test_labels_of_the_x_axis() -> None:
-    assert [x_label("tokens", 2.5e6), x_label("seconds", 90.0), x_label("seconds", 5400.0)] == ["2.5M", "1m30s", "1h30m"]
+    assert x_label("tokens", 2.5e6) == "2.5M"
+    assert [x_label("seconds", seconds) for seconds in (90.0, 5400.0)] == ["1m30s", "1h30m"]
     assert x_scale(0.0, 3600.0, 4, seconds=True).ticks == (0, 900, 1800, 2700, 3600)
 
 
