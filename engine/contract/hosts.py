@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -12,6 +13,8 @@ LOCALHOST = "localhost"
 """Stands for the machine that a run is started on."""
 HOST_NAME = re.compile(r"[A-Za-z0-9_\[][A-Za-z0-9._:@%\[\]-]{0,252}")
 """An ssh alias, a name, an address, or ``user@`` one of them. A leading dash would be an option to ssh."""
+LARGEST_STEM = 200
+"""Of the 255 bytes that a file's name may have."""
 
 
 def host_problems(hosts: Sequence[str]) -> Iterator[Problem]:
@@ -29,5 +32,6 @@ def host_problems(hosts: Sequence[str]) -> Iterator[Problem]:
 
 
 def file_stem(host: str) -> str:
-    """``host`` as the name of its telemetry file."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", host)
+    """``host`` as the name of its telemetry file: different for each, and no longer than file systems take."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", host)[:LARGEST_STEM]
+    return plain if plain == host else f"{plain}-{zlib.crc32(host.encode()):08x}"

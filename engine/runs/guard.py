@@ -45,6 +45,7 @@ class Guard:
         self._record_file = record
         self._parent = os.getppid()
         self._child = 0
+        self._over = False
         self._facts: dict[str, Any] = {
             "rank": int(os.environ.get("RANK", "0")), "guard": os.getpid(), "host": os.uname().nodename,
         }  # fmt: skip
@@ -63,6 +64,7 @@ class Guard:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
         die_with_parent(signal.SIGTERM, self._parent)
         status = self._wait()
+        self._over = True
         self._note(
             pid=self._child, exit_code=os.waitstatus_to_exitcode(status), ended=time.time(), log_bytes=_output_size()
         )
@@ -92,12 +94,17 @@ class Guard:
             time.sleep(0.2)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        os.kill(self._child, number)
+        self._tell(number)
         if os.getppid() != self._parent:
             signal.alarm(ORPHAN_SECONDS)
 
     def _kill(self, number: int, frame: FrameType | None) -> None:
-        os.kill(self._child, signal.SIGKILL)
+        self._tell(signal.SIGKILL)
+
+    def _tell(self, number: int) -> None:
+        """Not once its end is known: its number may be another process's then."""
+        if not self._over:
+            os.kill(self._child, number)
 
     def _note(self, **facts: Any) -> None:
         """Write what is known; a disk that is full must not end the training."""

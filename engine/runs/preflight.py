@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 
 import msgspec
@@ -189,9 +190,8 @@ def _report(
 
 
 def _missing(host: str, path: str) -> Problem:
-    return host_problem(
-        host, f"{path} is not there, or cannot be read", f"copy it to the same path: rsync -aR {path} {host}:/"
-    )
+    copy = shlex.join(["rsync", "-aR", path, f"{host}:/"])
+    return host_problem(host, f"{path} is not there, or cannot be read", f"copy it to the same path: {copy}")
 
 
 def _meeting_point(given: str, told: dict[str, Facts | None], port: int) -> tuple[str | None, list[Problem]]:

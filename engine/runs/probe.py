@@ -116,8 +116,11 @@ def _knock(question: Question, port: int) -> dict[str, str | None]:
 
 
 def _seen_from() -> Sequence[str]:
-    """The address that the ssh connection comes from: the other end of it, unless there is a hop in between."""
-    return os.environ.get("SSH_CONNECTION", "").split()[:1]
+    """The address that the ssh connection comes from: the other end of it, unless there is a hop in between.
+
+    One that means something only with the name of an interface (fe80::1%eth0) is of no use to the other hosts.
+    """
+    return [address for address in os.environ.get("SSH_CONNECTION", "").split()[:1] if "%" not in address]
 
 
 def knock(address: str, port: int, greeting: str) -> str | None:

@@ -133,7 +133,8 @@ class Node:
         for worker in here:
             if worker.guard not in self._told:
                 self._told.add(worker.guard)
-                _signal(worker.guard, signal.SIGUSR1)
+                if _is_guard(worker.guard):
+                    _signal(worker.guard, signal.SIGUSR1)
         if late or not (here or self._told):
             self._wanted = time.monotonic() if late else self._wanted
             _signal(-child.pid, signal.SIGTERM)
@@ -148,6 +149,14 @@ class Node:
         except OSError as error:  # a full disk: the curves of this node end, its training does not
             self._broken = True
             print(f"the devices of {host_name()} are no longer recorded: {error}", file=sys.stderr, flush=True)
+
+
+def _is_guard(pid: int) -> bool:
+    """Whether a process is what the record of a worker says: a guard that was killed leaves its number to others."""
+    try:
+        return b"engine.runs.guard" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -102,7 +102,18 @@ def test_names_that_cannot_be_hosts(hosts: list[str], word: str) -> None:
 def test_names_that_can() -> None:
     names = ["localhost", "me@gpu-2.example.org", "10.0.0.7", "fe80::1%eth0", "node_3"]
     assert not list(host_problems(names))
-    assert [file_stem(name) for name in names[1:4]] == ["me_gpu-2.example.org", "10.0.0.7", "fe80__1_eth0"]
+    stems = [file_stem(name) for name in names]
+    assert (stems[0], stems[2], stems[4]) == ("localhost", "10.0.0.7", "node_3")
+    assert stems[1].startswith("me_gpu-2.example.org-")
+    assert stems[3].startswith("fe80__1_eth0-")
+
+
+def test_no_two_hosts_share_a_file_and_no_name_is_too_long_for_one() -> None:
+    assert len({file_stem(name) for name in ("me@gpu2", "me_gpu2", "me:gpu2")}) == 3
+    longest = "g" * 253
+    assert not list(host_problems([longest]))
+    assert len(f"{file_stem(longest)}.jsonl") <= 255
+    assert file_stem(longest) != file_stem(f"{longest[:-1]}h")
 
 
 @pytest.mark.parametrize(
