@@ -1,7 +1,8 @@
 """Context parallel: each rank of ``cp`` holds a part of every sequence.
 
 Which part, says :func:`engine.parallel.mesh.own_positions`. Keys and values are gathered, which runs everywhere; on
-CUDA torch passes them around a ring instead (Liu et al. 2023).
+CUDA torch passes them around a ring instead (Liu et al. 2023), unless there is dropout: its ring remembers the random
+numbers of one piece alone, and the gradients of the others would be wrong.
 """
 
 from __future__ import annotations
@@ -15,18 +16,20 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor.experimental._attention import _ContextParallel, _enable_context_parallel_dispatcher
 from torch.distributed.tensor.parallel import parallelize_module
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from engine.model.attention import Attention
+from engine.model.attention import Attention, CausalAttention
 from engine.model.decoder import Block, Decoder
+
+RING_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
+"""What torch can pass around a ring."""
 
 
 def apply_context_parallel(part: Decoder, group: distributed.ProcessGroup, device: torch.device) -> None:
     """Let the attention of ``part`` look at the keys and values of the whole ``group``."""
-    if device.type == "cuda":
-        _apply_ring(part, group)
-        return
+    ring = DeviceMesh.from_group(group, "cuda") if device.type == "cuda" and part.shape.dropout == 0 else None
     for attention in _attentions(part):
-        attention.mix = GatheredAttention(group)
+        attention.mix = GatheredAttention(group) if ring is None else RingAttention(ring)
 
 
 class GatheredAttention(nn.Module):
@@ -75,13 +78,27 @@ def _lower_right(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> T
     )  # fmt: skip
 
 
-def _apply_ring(part: Decoder, group: distributed.ProcessGroup) -> None:
+class RingAttention(nn.Module):
     """torch's ring attention, which expects the pieces as they lie here (its head-tail load balancing)."""
-    _enable_context_parallel_dispatcher()
-    mesh = DeviceMesh.from_group(group, "cuda")
-    style = _ContextParallel(seq_dim=2, attention_type=_ContextParallel.AttentionType.SDPA)
-    for attention in _attentions(part):
-        parallelize_module(attention.mix, mesh, style)
+
+    def __init__(self, mesh: DeviceMesh) -> None:
+        super().__init__()
+        _enable_context_parallel_dispatcher()
+        self._ring = CausalAttention()
+        style = _ContextParallel(seq_dim=2, attention_type=_ContextParallel.AttentionType.SDPA)
+        parallelize_module(self._ring, mesh, style)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
+        """As :meth:`GatheredAttention.forward`.
+
+        Only fused kernels go around the ring. Unfused attention would take the pieces for the sequence in its order,
+        and be wrong without a word: so it is forbidden, and keys are repeated for the kernels that want as many heads.
+        """
+        repeats = query.shape[1] // key.shape[1]
+        if repeats > 1:
+            key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
+        with sdpa_kernel(RING_KERNELS):
+            return self._ring(query, key, value, dropout)  # type: ignore[no-any-return]  # nn.Module
 
 
 def _attentions(part: Decoder) -> Iterator[Attention]:
