@@ -56,18 +56,6 @@ def cut_stage(shape: ModelShape, layout: Layout, stage: int) -> Decoder:
     return model
 
 
-class Stage(PipelineStage):
-    """torch's stage, whose try on made-up input (to learn its shapes, once) leaves the random state as it was.
-
-    Else a training that was resumed would draw other dropout in its first step than the one that went on.
-    """
-
-    def _compute_outputs(self, *args: Tensor, module: nn.Module, **kwargs: Any) -> Any:
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            return super()._compute_outputs(*args, module=module, **kwargs)
-
-
 class Pipeline:
     """A rank's stages and the schedule that runs them."""
 
@@ -84,7 +72,8 @@ class Pipeline:
         self._scale: Tensor | float = 1.0
         self._sums: list[Tensor] = []
         stages: list[Any] = [
-            Stage(part, number, count, device, group=group) for part, number in zip(parts, self._numbers, strict=True)
+            PipelineStage(part, number, count, device, group=group)
+            for part, number in zip(parts, self._numbers, strict=True)
         ]
         self._schedule: PipelineScheduleSingle | PipelineScheduleMulti
         if layout.schedule in _SINGLE:
