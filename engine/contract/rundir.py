@@ -167,10 +167,12 @@ class FileDigest(msgspec.Struct, frozen=True, kw_only=True):
 
 def complete_checkpoints(directory: RunDirectory) -> list[Path]:
     """Folders of complete checkpoints, oldest step first."""
-    found = []
-    if directory.checkpoints.is_dir():
-        for folder in directory.checkpoints.iterdir():
-            match = CHECKPOINT_NAME.fullmatch(folder.name)
-            if match and (folder / CHECKPOINT_MANIFEST).is_file():
-                found.append((int(match[1]), folder))
-    return [folder for _, folder in sorted(found)]
+    return [folder for folder in checkpoint_folders(directory) if (folder / CHECKPOINT_MANIFEST).is_file()]
+
+
+def checkpoint_folders(directory: RunDirectory) -> list[Path]:
+    """Folders with the name of a checkpoint, oldest step first; one without a manifest has lost it since."""
+    if not directory.checkpoints.is_dir():
+        return []
+    named = ((CHECKPOINT_NAME.fullmatch(folder.name), folder) for folder in directory.checkpoints.iterdir())
+    return [folder for _, folder in sorted((int(match[1]), folder) for match, folder in named if match)]

@@ -31,7 +31,7 @@ from engine.contract.rundir import (
     CheckpointManifest,
     FileDigest,
     RunDirectory,
-    complete_checkpoints,
+    checkpoint_folders,
 )
 from engine.contract.shape import ModelShape
 from engine.training.checkpoint_index import MODEL, OPTIMISER, Index, group_of, read_index
@@ -137,7 +137,7 @@ def find_sound(run: RunDirectory) -> tuple[Path | None, list[tuple[Path, Checkpo
     throw its work away unasked.
     """
     problems = []
-    for folder in reversed(complete_checkpoints(run)):
+    for folder in reversed(checkpoint_folders(run)):
         try:
             verify_checkpoint(folder)
         except NewerCheckpointError:

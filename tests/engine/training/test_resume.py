@@ -105,6 +105,20 @@ def test_with_no_sound_checkpoint_left_it_starts_nothing_and_throws_nothing_away
     assert (run.checkpoints / "step-2" / "model.safetensors").is_file()
 
 
+def test_a_checkpoint_that_lost_its_manifest_is_damaged_and_not_passed_over(make_run, events_of, open_session):
+    run = make_run("budget.max_steps=2", "checkpoint.every_steps=1")
+    train(open_session(run))
+    (run.checkpoints / "step-2" / "manifest.json").unlink()
+    open_session(run)
+    assert events_of(run, Started)[-1].resumed_from == "step-1"
+    (notice,) = events_of(run, Notice)
+    assert "step-2 is damaged: manifest.json" in notice.message
+    (run.checkpoints / "step-1" / "manifest.json").unlink()
+    with pytest.raises(CheckpointError, match="No checkpoint of this run can be used"):
+        open_session(run)
+    assert (run.checkpoints / "step-1" / "model.safetensors").is_file()
+
+
 def test_what_a_kill_left_half_written_is_cleared(make_run, open_session):
     run = make_run("budget.max_steps=1")
     partial = run.checkpoints / ".step-1.partial-0123abcd"
