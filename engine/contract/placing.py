@@ -192,8 +192,9 @@ def _mismatch(wanted: LayoutSpec, sizes: Sizes, total: int, free: list[str]) -> 
         if spare is not None:
             hints.append(f"add {spare} = {total // product}")
     # Without a number of devices all are chosen already: more of them cannot be the remedy.
-    if product % hosts == 0 and not free and (product < total or wanted.devices is not None):
-        hints.append(f"set layout.devices = {product // hosts}")
+    least = product * 2 ** (len(free) if wanted.strategy not in {"auto", "hybrid"} else 0)
+    if least % hosts == 0 and (wanted.devices is not None if product > total else not free):
+        hints.append(f"set layout.devices = {least // hosts}")
     field = f"layout.{axis}" if sizes else "layout.devices"
     return Problem(field=field, message=message, hint=", or ".join(hints) or "leave one of the sizes out")
 

@@ -163,6 +163,16 @@ def test_layouts_that_the_machine_cannot_run(machine: Machine, overrides: list[s
     assert text in found[0].message
 
 
+@pytest.mark.parametrize(("strategy", "devices"), [("auto", 4), ("hybrid", 4), ("ddp", 8)])
+def test_sizes_that_need_more_devices_than_are_asked_for_say_how_many(strategy: str, devices: int) -> None:
+    wanted = ["layout.devices=1", "layout.pp=2", "layout.dp_shard=2"]
+    found = check(override_spec(GOOD, [f"layout.strategy={strategy}", *wanted]), CPU)
+    assert [problem.field for problem in found] == ["layout.pp"]
+    assert f"set layout.devices = {devices}" in found[0].hint
+    wanted[0] = f"layout.devices={devices}"
+    assert check(override_spec(GOOD, [f"layout.strategy={strategy}", *wanted]), CPU) == []
+
+
 @pytest.mark.parametrize("devices", range(1, 65))
 def test_the_default_batch_divides_among_any_number_of_devices(devices: int) -> None:
     machine = Machine(host="h", devices=(Device(index=0, kind="cpu", slots=64),), cpu_cores=64)
