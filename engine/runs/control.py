@@ -22,6 +22,8 @@ __all__ = ["Command", "request", "resume", "resume_under", "wait_for"]
 _REACH = 1 << 20
 """How far back in an event file the acknowledgement of a request made just now can be, in bytes."""
 _POLL_SECONDS = 0.05
+_BEGIN_SECONDS = 30.0
+"""How long the supervisor of a job that Slurm has just started may take to load."""
 _END_SECONDS = 180.0
 """How long a paused run may take to write its checkpoint and end."""
 
@@ -40,8 +42,17 @@ def request(run: RunDirectory, action: Action) -> Command:
             f"It can take: {', '.join(possible)}." if possible else "Wait until it has ended, then resume it.",
         )
     if action == "stop" and state == "queued" and (job := read_job(run)) is not None and job.submitted:
-        return cancel(run, job) or append_command(run, action)
+        if (cancelled := cancel(run, job)) is not None:
+            return cancelled
+        _wait_for_supervisor(run)
     return append_command(run, action)
+
+
+def _wait_for_supervisor(run: RunDirectory) -> None:
+    """A job has begun, and its supervisor may still be loading: it reads what is asked once it has said so."""
+    deadline = time.monotonic() + _BEGIN_SECONDS
+    while read_state(run)[0] == "queued" and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
 
 
 def resume(run: RunDirectory) -> Command | None:

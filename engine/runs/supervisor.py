@@ -52,6 +52,8 @@ LOOK_SECONDS = 1.0
 """How often new worker processes are looked for."""
 LOCK_SECONDS = 2.0
 """How long a supervisor that has said how its run ended may take to leave."""
+JOB_LOCK_SECONDS = 60.0
+"""The same for the job of a batch system, which nobody starts again: who submits or cancels it has the lock, too."""
 
 
 class Supervisor:
@@ -351,7 +353,8 @@ def _supervise(run: RunDirectory, how: How, say: Callable[[int], None]) -> int:
 
         kind = SlurmSupervisor
     try:
-        with filelock.FileLock(run.path / "supervisor.lock", timeout=LOCK_SECONDS, mode=0o600):
+        patience = JOB_LOCK_SECONDS if how == "slurm" else LOCK_SECONDS
+        with filelock.FileLock(run.path / "supervisor.lock", timeout=patience, mode=0o600):
             supervisor = kind(run, how)
             supervisor.supervise(ready=lambda: say(0))
     except filelock.Timeout:

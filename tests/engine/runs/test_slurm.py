@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from engine.contract.errors import RunError
 from engine.contract.events import Detached, DevicesFound, Event, Failure, Started, State, Train
-from engine.contract.journal import EventReader
+from engine.contract.journal import EventReader, Journal
 from engine.contract.plan import read_plan
 from engine.contract.rundir import RunDirectory, complete_checkpoints
 from engine.contract.spec import (
@@ -28,7 +29,7 @@ from engine.contract.spec import (
 from engine.runs import control, slurm
 from engine.runs.launch import start
 from engine.runs.remove import delete_run
-from engine.runs.slurmjob import read_job
+from engine.runs.slurmjob import read_job, write_job
 from engine.runs.slurmscript import Options, write_script
 from engine.runs.status import read_state, read_status
 from tests.engine.runs.slurm_cluster import Cluster, can_unshare, running_cluster
@@ -254,6 +255,24 @@ def test_without_slurm_nothing_is_submitted(new_run: NewRun, tmp_path: Path, mon
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RunError, match="sbatch is not here"):
         start(run)
+
+
+def test_a_stop_waits_for_the_supervisor_of_a_job_that_has_just_begun(
+    new_run: NewRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is asked before the supervisor looks would never be read."""
+    run = new_run(spec=small_spec(tmp_path))
+    write_job(run, 7, submitted=True)
+    monkeypatch.setenv("PATH", str(tmp_path))  # Slurm cannot be asked
+    monkeypatch.setattr(control, "cancel", lambda run, job: None)
+    with Journal(run.events_of("supervisor")) as journal:
+        journal.write(State(state="queued"))
+        begins = threading.Timer(0.5, journal.write, [State(state="starting")])
+        begins.start()
+        command = control.request(run, "stop")
+        begins.join()
+    assert states_of(run) == ["queued", "starting"]
+    assert command.time >= events_of(run, "supervisor")[-1].time
 
 
 @pytest.mark.skipif(not can_unshare(), reason="a process here may not have mounts of its own (unshare --mount)")
