@@ -175,7 +175,7 @@ def test_a_training_over_a_network_of_its_own(make: Make, tmp_path: Path, monkey
     assert any(isinstance(event, Notice) and event.message == shared for event in events_of(run))
 
 
-def test_a_host_whose_node_dies_is_named_nothing_is_left_and_the_run_goes_on_from_there(
+def test_a_host_whose_node_dies_is_named_and_the_run_goes_on_from_there_until_a_rank_is_killed_elsewhere(
     make: Make, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with other_machine(tmp_path / "machine", prefix=hiding(home)) as other:
@@ -192,10 +192,14 @@ def test_a_host_whose_node_dies_is_named_nothing_is_left_and_the_run_goes_on_fro
         until(lambda: not any(map(is_alive, [*there, *Known(run).read()])), "end of the processes")
         until(lambda: isinstance(events_of(run)[-1], Failure), "last event")
         failure = events_of(run)[-1]
+        before = len(losses_of(run))
         assert control.resume(run) is None
         until(lambda: len(starts_of(run)) == 2, "the second start")
-        assert control.wait_for(run, control.request(run, "stop"), DEADLINE_SECONDS)
-        assert until_ended(run) == ("finished", "stopped")
+        until_steps(run, before + 2)
+        former = {who.pid for who in there}
+        new = until(lambda: [one for one in _workers(run) if one.rank == 1 and one.pid not in former], "its worker")
+        os.kill(new[0].pid, signal.SIGKILL)
+        ended = until_ended(run)
     assert (state, (reason or "").partition(":")[0]) == ("failed", f"{NAME} was lost")
     assert took < 110, "seconds to the SIGKILL of a launcher that does not end"
     assert isinstance(failure, Failure)
@@ -203,31 +207,25 @@ def test_a_host_whose_node_dies_is_named_nothing_is_left_and_the_run_goes_on_fro
     second = starts_of(run)[1]
     assert (second.step or 0) > 0, "only the first host has the checkpoint"
     assert second.resumed_from == f"step-{second.step}"
+    assert ended[0] == "failed"
+    assert (ended[1] or "").startswith(f"The worker of rank 1 on {NAME} was killed")
+    assert "SIGKILL" in (ended[1] or "")
 
 
-def test_a_rank_that_is_killed_elsewhere_is_named_with_its_host_and_a_killed_supervisor_takes_all_along(
+def test_a_killed_supervisor_takes_all_along(
     make: Make, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with other_machine(tmp_path / "machine", prefix=hiding(home)) as other:
         monkeypatch.setenv("TRAINDECK_SSH", other.ssh)
-        first, second = make(("localhost", NAME), steps=1_000_000), make(("localhost", NAME), steps=1_000_000)
-        start(first)
-        start(second)
-        until_steps(first)
-        until_steps(second)
-        worker = until(lambda: [process for process in _workers(first) if process.rank == 1], "the worker there")[0]
-        there = until(lambda: found if len(found := processes_there(other, second)) >= 3 else [], "processes")
-        here = Known(second).read()
-        supervisor = read_identity(second)
+        run = make(("localhost", NAME), steps=1_000_000)
+        start(run)
+        until_steps(run)
+        there = until(lambda: found if len(found := processes_there(other, run)) >= 3 else [], "processes")
+        here = Known(run).read()
+        supervisor = read_identity(run)
         assert supervisor is not None
-        os.kill(worker.pid, signal.SIGKILL)
         os.kill(supervisor.pid, signal.SIGKILL)
-        state, reason = until_ended(first)
         until(lambda: not any(map(is_alive, [*there, *here])), "end of what the killed supervisor had started")
-    assert state == "failed"
-    assert reason is not None
-    assert reason.startswith(f"The worker of rank 1 on {NAME} was killed")
-    assert "SIGKILL" in reason
 
 
 def test_a_host_that_cannot_take_part_fails_the_run_before_anything_is_started(
