@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from engine.contract.events import Sample
+from engine.contract.journal import EventReader
+from engine.contract.rundir import RunDirectory
+from tests.engine.parallel.conftest import alone
 from tests.engine.parallel.ranks import losses_of, train_all
 from tests.engine.parallel.test_levers import STEPS, TWO, differences, layout, told
 from tests.engine.processes import run_ranks
@@ -41,3 +45,20 @@ def test_a_resumed_training_draws_the_dropout_of_the_uninterrupted_one(make_run,
     stopped.spec.write_text(through.spec.read_text())
     run_ranks(2, train_all, [stopped.path], group=False)
     assert losses_of(stopped) == pytest.approx(losses_of(through), abs=1e-6)
+
+
+def test_ranks_write_together_what_one_process_writes(make_run) -> None:
+    wanted = (
+        "evaluation.sample_tokens=24", "evaluation.temperature=0.8", "evaluation.prompt=ab", "budget.max_steps=1",
+    )  # fmt: skip
+    single = make_run(alone(), *wanted)
+    splits = {**TWO, "context": SPLITS["context"]}
+    runs = {name: make_run(split, *wanted) for name, split in splits.items()}
+    run_ranks(1, train_all, [single.path], group=False)
+    run_ranks(2, train_all, [run.path for run in runs.values()], group=False)
+    assert len(samples_of(single)) == 2
+    assert {name: samples_of(run) for name, run in runs.items()} == dict.fromkeys(runs, samples_of(single))
+
+
+def samples_of(run: RunDirectory) -> list[str]:
+    return [event.text for event in EventReader(run.events_of("rank0")).read_all() if isinstance(event, Sample)]
