@@ -262,7 +262,7 @@ def test_a_stop_waits_for_the_supervisor_of_a_job_that_has_just_begun(
 ) -> None:
     """What is asked before the supervisor looks would never be read."""
     run = new_run(spec=small_spec(tmp_path))
-    write_job(run, 7, submitted=True)
+    write_job(run, 9_999_998, submitted=True)  # none that another test has asked for
     monkeypatch.setenv("PATH", str(tmp_path))  # Slurm cannot be asked
     monkeypatch.setattr(control, "cancel", lambda run, job: None)
     with Journal(run.events_of("supervisor")) as journal:
