@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from engine.model.decoder import Decoder
 from engine.parallel.mesh import Mesh
@@ -28,6 +29,8 @@ class Network(Protocol):
     counts: bool
     """Whether what this rank scores counts: of ranks that compute the same loss, one does."""
 
+    keeps_gradients: bool
+    """Whether gradients have a place of their own, to be filled with zeros instead of given up after a step."""
     autocast: Autocast
     """Around every forward pass."""
 
@@ -56,6 +59,7 @@ class WholeNetwork:
         self.autocast = autocast
         self._sync = None if mesh is None else BackwardSync(module, mesh)
         self._plain = mesh is None or inner is not module
+        self.keeps_gradients = isinstance(module, DistributedDataParallel)
 
     def backward(self, micro_batches: Iterable[MicroBatch], scale: Tensor | float) -> Tensor:
         total: Tensor | None = None
@@ -109,6 +113,7 @@ class PipelinedNetwork:
         self._group = mesh.devices["pp"].get_group()
         self._pipeline = Pipeline(parts, layout, self._group, device)
         self.counts = self._pipeline.is_last and mesh.place.tp == 0
+        self.keeps_gradients = False
         self.autocast = autocast
         self._stream_dtype = stream_dtype
         for part in parts:  # the schedule calls them itself, and its backward passes are not to be inside

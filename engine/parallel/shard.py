@@ -50,18 +50,21 @@ class BackwardSync:
     """Which communication each backward pass of a step does.
 
     Shards are reduced after every micro-batch, since whole gradients would not fit; copies exchange theirs only after
-    the last one.
+    the last one. In its first step DistributedDataParallel exchanges them every time: only then do the gradients come
+    to lie in its buckets, where they stay, instead of beside them.
     """
 
     def __init__(self, module: nn.Module, mesh: Mesh) -> None:
         self._module = module
+        self._in_buckets = False
         self._keeps = mesh.layout.dp_shard > 1 and not mesh.layout.reshard
 
     def prepare(self, *, last: bool) -> None:
         """To be called before the forward pass of a micro-batch."""
         module = self._module
         if isinstance(module, DistributedDataParallel):
-            module.require_backward_grad_sync = last
+            module.require_backward_grad_sync = last or not self._in_buckets
+            self._in_buckets |= last
         elif isinstance(module, FSDPModule):
             module.set_is_last_backward(last)
             module.set_requires_all_reduce(last)

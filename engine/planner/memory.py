@@ -232,10 +232,9 @@ def _instants(
         waiting += min(pp, layout.accumulation) * max(stages)
     every = size * share.total
     summed = every / shards
-    # DDP's buckets outlive the step, and gradients the micro-batch where more follow, not yet in the buckets then;
-    # between those of a pipeline they are not reduced, so each rank has them whole.
-    buckets = copies_alone(layout)
-    persist = summed * (buckets + (layout.accumulation > 1))
+    # In DDP's buckets gradients outlive the step, elsewhere the micro-batch where more follow; between those of a
+    # pipeline they are not reduced, so each rank has them whole.
+    persist = summed if copies_alone(layout) or layout.accumulation > 1 else 0.0
     if shards > 1 and layout.pp > 1:
         persist = every
     head = size * share.table * share.last

@@ -118,7 +118,7 @@ def train_step(session: Session) -> StepResult:
     else:  # leaves the step out where a gradient overflowed
         scaler.step(session.optimiser)
         scaler.update()
-    session.optimiser.zero_grad(set_to_none=True)
+    session.optimiser.zero_grad(set_to_none=not session.network.keeps_gradients)
     return StepResult(nats=sums[1], grad_norm=grad_norm, rate=rate, data_seconds=batches.seconds - before)
 
 
