@@ -12,7 +12,7 @@ from engine.contract.rundir import Command, RunDirectory
 from engine.contract.states import ENDED, TAKES, Action
 from engine.runs.inbox import append_command
 from engine.runs.launch import start
-from engine.runs.relayout import Relayout, change_layout, require_changeable
+from engine.runs.relayout import Relayout, change_layout, changing, require_changeable
 from engine.runs.scan import line_start
 from engine.runs.slurmjob import cancel, read_job
 from engine.runs.state import read_state
@@ -77,8 +77,9 @@ def resume_under(run: RunDirectory, change: Relayout, estimate_json: dict[str, A
         deadline = time.monotonic() + _END_SECONDS
         while read_state(run)[0] not in ENDED and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
-    change_layout(run, change, estimate_json)
-    start(run)
+    with changing(run):
+        change_layout(run, change, estimate_json)
+        start(run)
 
 
 def wait_for(run: RunDirectory, command: Command, timeout: float) -> CommandDone | None:

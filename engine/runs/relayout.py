@@ -7,6 +7,7 @@ The model, the data, the optimiser and the batch are the run's; how they lie ove
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import filelock
@@ -37,6 +38,8 @@ OF_A_STRATEGY = (
 )  # fmt: skip
 """Fields of a layout that say how a strategy is carried out: another strategy begins without them."""
 LOCK_SECONDS = 2.0
+CHANGING_SECONDS = 45.0
+"""How long another may take to change the layout and start the run under it, in seconds."""
 
 
 class Relayout(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,27 +99,47 @@ def plan_relayout(run: RunDirectory, overrides: Sequence[str], machine: Machine)
     return Relayout(spec=spec, layout=layout, former=former, former_plan=plan)
 
 
+@contextmanager
+def changing(run: RunDirectory) -> Iterator[None]:
+    """Keep others from changing the layout until the run has started under this one: who starts it gets their own.
+
+    Raises RunError where another is at it for longer than that takes, or where the directory cannot be written.
+    """
+    lock = filelock.FileLock(run.path / "relayout.lock", timeout=CHANGING_SECONDS, mode=0o600)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise _not_now(run) from None
+    except OSError as error:
+        raise _not_written(run, error) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def change_layout(run: RunDirectory, change: Relayout, estimate_json: dict[str, Any] | None = None) -> None:
     """Put ``change`` into the directory of an ended run, keeping what was there, and note it among its events.
 
-    Raises RunError where the run has not ended, or where its directory cannot be written.
+    Raises RunError where the run has not ended, where it was changed since ``change`` was made, or where its
+    directory cannot be written.
     """
     try:
         # Who holds this lock is the run's supervisor: none can start meanwhile, and its event file is ours.
         with filelock.FileLock(run.path / "supervisor.lock", timeout=LOCK_SECONDS, mode=0o600):
             if read_state(run)[0] not in ENDED:
                 raise _not_now(run)
+            spec, plan = read_former(run)
+            if (spec, plan.layout) != (change.former, change.former_plan.layout):
+                raise RunError(
+                    "The layout was not changed", f"{run.id} was changed meanwhile, by someone else", "Ask again"
+                )
             if change.spec != change.former or change.layout != change.former_plan.layout:
                 _write(run, change, estimate_json)
     except filelock.Timeout:
         raise _not_now(run) from None
     except OSError as error:
-        full = error.errno in DISK_FULL
-        raise RunError(
-            "The layout was not changed",
-            f"{run.path} cannot be written: {'the disk is full' if full else error.strerror or error}",
-            "Free some space there, or see who may write there.",
-        ) from None
+        raise _not_written(run, error) from None
 
 
 def require_changeable(run: RunDirectory) -> None:
@@ -139,6 +162,14 @@ def _not_now(run: RunDirectory) -> RunError:
     words = "whose processes are still there" if state in ENDED else f"that is {state}"
     return RunError(
         f"The layout of a run {words} cannot be changed", run.id, f"Stop it first: traindeck stop {run.id} --wait"
+    )
+
+
+def _not_written(run: RunDirectory, error: OSError) -> RunError:
+    return RunError(
+        "The layout was not changed",
+        f"{run.path} cannot be written: {'the disk is full' if error.errno in DISK_FULL else error.strerror or error}",
+        "Free some space there, or see who may write there.",
     )
 
 

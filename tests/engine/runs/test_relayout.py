@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -170,6 +171,14 @@ def test_a_run_that_trains_is_to_be_stopped_first(ended: Made) -> None:
     assert list(run.path.glob("*.1")) == []
 
 
+def test_what_was_planned_for_a_layout_that_has_gone_is_refused(ended: Made) -> None:
+    run = ended()
+    as_it_was = changed(run, "layout.devices=2")
+    change_layout(run, changed(run, "layout.devices=4"))
+    with pytest.raises(RunError, match="changed meanwhile"):
+        change_layout(run, as_it_was)
+
+
 def test_a_damaged_plan_is_told(ended: Made) -> None:
     run = ended()
     run.plan.write_text("{")
@@ -226,6 +235,44 @@ def until(run: RunDirectory, met: Callable[[], bool], what: str) -> None:
         assert state not in {"failed", "lost"}, (reason, run.log.read_text())
         assert time.monotonic() < deadline, f"no {what}"
         time.sleep(0.05)
+
+
+def test_of_two_who_resume_at_once_the_one_who_starts_gets_the_own_layout(
+    ended: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ended()
+    mine, other = changed(run, "layout.devices=4"), changed(run, "strategy=single")
+    refused: list[RunError] = []
+
+    def resume_other() -> None:
+        try:
+            control.resume_under(run, other)
+        except RunError as error:
+            refused.append(error)
+
+    rival = threading.Thread(target=resume_other)
+    started = threading.Event()
+
+    def start_late(run: RunDirectory) -> None:
+        if threading.current_thread() is rival:
+            assert started.wait(DEADLINE_SECONDS)
+        else:
+            rival.start()  # between the change and the start
+            rival.join(0.5)
+        start(run)
+
+    monkeypatch.setattr(control, "start", start_late)
+    try:
+        control.resume_under(run, mine)
+        started.set()
+        rival.join(DEADLINE_SECONDS)
+        plan = read_plan(run)
+        assert plan is not None
+        assert plan.layout == mine.layout
+        assert len(refused) == 1
+    finally:
+        who = read_identity(run)
+        end_leftovers([*([who] if who else []), *Known(run).read()], patience=0.2)
 
 
 @pytest.mark.slow
