@@ -241,12 +241,12 @@ def test_of_two_who_resume_at_once_the_one_who_starts_gets_the_own_layout(
     ended: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = ended()
-    mine, other = changed(run, "layout.devices=4"), changed(run, "strategy=single")
+    mine = changed(run, "layout.devices=4")
     refused: list[RunError] = []
 
     def resume_other() -> None:
         try:
-            control.resume_under(run, other)
+            control.resume_under(run, changed(run, "strategy=single"))
         except RunError as error:
             refused.append(error)
 
