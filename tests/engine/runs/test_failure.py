@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +67,31 @@ def test_a_killed_rank_goes_before_those_that_missed_it(new_run: NewRun) -> None
     assert "memory" not in found.hint
 
 
+def test_a_worker_that_vanished_with_its_guard_goes_before_those_that_missed_it(new_run: NewRun) -> None:
+    run = new_run()
+    attempt = Attempt.begin(run)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    _noted(run, 1, gone.pid)
+    _noted(run, 2, os.getpid())
+    found = explain_training(run, attempt, 1)
+    assert (found.title, found.rank) == ("The worker of rank 1 vanished", 1)
+    _error(run, 0, "a peer is gone", told=0.9, consequence=True)
+    _worker(run, 0, 1, ended=2.0)
+    found = explain_training(run, attempt, 1)
+    assert (found.title, found.rank) == ("The worker of rank 1 vanished", 1)
+    assert "killed it and its guard" in found.message
+    assert f"traindeck resume {run.id}" in found.hint
+    _error(run, 2, "the cause", told=0.5)
+    assert explain_training(run, attempt, 1).title == "the cause"
+
+
+def _noted(run: RunDirectory, rank: int, pid: int) -> None:
+    """A worker whose end nobody noted."""
+    folder_of(run).mkdir(exist_ok=True)
+    (folder_of(run) / f"rank{rank}.json").write_text(json.dumps({"rank": rank, "pid": pid, "guard": pid}))
+
+
 def test_the_memory_killer_is_named_only_if_it_was_at_work(new_run: NewRun, monkeypatch: pytest.MonkeyPatch) -> None:
     run = new_run()
     _worker(run, 0, -signal.SIGKILL, ended=1.0)
@@ -93,6 +120,35 @@ def test_a_launcher_that_fails_itself_is_not_blamed_on_a_rank(new_run: NewRun) -
     assert found.rank is None
     assert "torchrun" in found.title
     assert found.log_tail == ("the port is taken",)
+
+
+@pytest.mark.parametrize("line", ["OSError: [Errno 28] No space left on device", "[Errno 122] Disk quota exceeded"])
+def test_a_full_disk_is_the_reason_where_nobody_could_leave_another(new_run: NewRun, line: str) -> None:
+    run = new_run()
+    run.log.write_text("No space left on device: of an earlier attempt\n")
+    attempt = Attempt.begin(run)
+    assert "torchrun" in explain_training(run, attempt, 1).title
+    with run.log.open("a") as log:
+        log.write(f"{line}\nthe launcher ends\n")
+    found = explain_training(run, attempt, 1, elsewhere=Failure(title="of another host", message=""))
+    assert found.title == "The disk is full"
+    assert str(run.path) in found.message
+    assert f"traindeck resume {run.id}" in found.hint
+    _worker(run, 0, 1, ended=1.0)
+    assert (explain_training(run, attempt, 1).title, explain_training(run, attempt, 1).rank) == ("The disk is full", 0)
+    _error(run, 0, "its own words", told=0.5)
+    assert explain_training(run, attempt, 1).title == "its own words"
+
+
+def test_a_disk_without_room_is_told_even_if_the_log_could_not_grow(
+    new_run: NewRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run()
+    found = os.statvfs(run.path)
+    fields = list(found)
+    fields[4] = 3  # blocks that a person may still use
+    monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result(fields))
+    assert explain_training(run, Attempt.begin(run), 1).title == "The disk is full"
 
 
 def test_unknown_signals_and_damaged_error_files(new_run: NewRun) -> None:
