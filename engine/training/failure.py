@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import traceback
 
@@ -19,6 +20,12 @@ class TrainingError(TraindeckError):
 
 
 CONNECTION_SIGNS = ("connection closed by peer", "connection reset by peer", "nccl", "timed out waiting", "socket")
+_CONNECTION_WORDS = re.compile(
+    r"(Connection (?:closed|reset) by peer|(?:Read|Write) (?:error|timeout)|Timed out waiting) *(\[[^\]]*\](?::\d+)?)?",
+    re.IGNORECASE,
+)
+"""What gloo says, between the file it was found in and what it advises."""
+_SOURCE_PLACE = re.compile(r"^\s*\[[^\]]*\.(?:cc|cpp|h|hpp):\d+\]\s*")
 MEMORY_SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 
@@ -38,7 +45,7 @@ def describe(error: BaseException, rank: int) -> WorkerError:
     elif isinstance(error, torch.distributed.DistError) or (
         isinstance(error, RuntimeError) and any(sign in lower for sign in CONNECTION_SIGNS)
     ):
-        title, consequence = "Another worker stopped answering", True
+        title, message, consequence = "Another worker stopped answering", _of_connection(message), True
         hint = "The report of the rank that failed first says why"
     return WorkerError(
         title=title,
@@ -49,6 +56,14 @@ def describe(error: BaseException, rank: int) -> WorkerError:
         traceback="".join(traceback.format_exception(error)),
         consequence=consequence,
     )
+
+
+def _of_connection(message: str) -> str:
+    """What a person wants of a communication library's message: not its source files; the log has all of it."""
+    if found := _CONNECTION_WORDS.search(message):
+        return " ".join(part for part in found.groups() if part)
+    lines = _SOURCE_PLACE.sub("", message).splitlines() or [""]
+    return "".join(character for character in lines[0] if character.isascii()).strip() or "a connection was lost"
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

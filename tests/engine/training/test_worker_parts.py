@@ -163,6 +163,12 @@ def test_running_out_of_memory_is_named_with_its_remedy():
 def test_the_failure_of_another_rank_is_told_apart():
     lost = RuntimeError("[../gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1")
     assert describe(lost, 0).consequence
+    assert describe(lost, 0).message == "Connection closed by peer [127.0.0.1]:1"
+    said = "[/a/gloo/transport/tcp/pair.cc:537] Read error [::1]:1971: Connection reset by peer. Check the logs. 🏖️"
+    assert describe(RuntimeError(said), 0).message == "Read error [::1]:1971"
+    other = RuntimeError("[/a/gloo/transport/tcp/loop.cc:5] the socket is gone 🏖️\nmore of it")
+    assert describe(other, 0).message == "the socket is gone"
+    assert "pair.cc" in describe(RuntimeError(said), 0).traceback
     assert not describe(ValueError("a defect"), 0).consequence
 
 
