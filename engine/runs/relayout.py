@@ -88,9 +88,11 @@ def plan_relayout(run: RunDirectory, overrides: Sequence[str], machine: Machine)
     try:
         spec = override_spec(base, overrides)
     except SpecError as error:
-        raise SpecError([*refused, *_of_layout(error.problems)], "the new layout") from None
+        told = {problem.field for problem in refused}
+        raise SpecError([*refused, *(it for it in error.problems if it.field not in told)], "the new layout") from None
     spec = _with_fitting_micro_batch(spec, machine, given)
-    problems = [*refused, *_problems(spec, machine)]
+    told = {problem.field for problem in refused}
+    problems = [*refused, *(problem for problem in _problems(spec, machine) if problem.field not in told)]
     layout = resolve_layout(spec, machine)
     if problems or isinstance(layout, list):
         raise SpecError(problems or layout, "the new layout")  # type: ignore[arg-type]
@@ -232,6 +234,10 @@ def starting_point(former: RunSpec, layout: Layout, strategy: str) -> RunSpec:
 def _without_what_follows(former: RunSpec, layout: Layout, given: set[str], strategy: str) -> RunSpec:
     """The run's spec with its batch pinned, and without what has to be found anew."""
     dropped = {"accumulation"}
+    if "layout.micro_batch" in given:
+        dropped.add("micro_batches")  # one says what the other does
+    if "layout.micro_batches" in given:
+        dropped.add("micro_batch")
     if strategy != former.layout.strategy:
         dropped |= {*OF_A_STRATEGY, *(["devices"] if strategy == "single" else [])}
     kept: dict[str, Any] = {name: None for name in dropped if f"layout.{name}" not in given}
@@ -253,7 +259,14 @@ def _strategy(former: RunSpec, given: set[str], overrides: Sequence[str]) -> str
 
 
 def _with_fitting_micro_batch(spec: RunSpec, machine: Machine, given: set[str]) -> RunSpec:
-    """The micro-batch of the former layout is kept where it divides the batch of a rank, else found anew."""
+    """The micro-batch of the former layout is kept where it divides the batch of a rank, else found anew.
+
+    Micro-batches that differ are kept where there are as many data ranks as there were, and they make the batch.
+    """
+    if spec.layout.micro_batches is not None and "layout.micro_batches" not in given:
+        layout = resolve_layout(spec, machine)
+        if isinstance(layout, list) and any(problem.field == "layout.micro_batches" for problem in layout):
+            return msgspec.structs.replace(spec, layout=msgspec.structs.replace(spec.layout, micro_batches=None))
     if "layout.micro_batch" in given or spec.layout.micro_batch is None:
         return spec
     layout = resolve_layout(spec, machine)
@@ -269,7 +282,14 @@ def _problems(spec: RunSpec, machine: Machine) -> list[Problem]:
 
 
 def _of_layout(problems: Sequence[Problem]) -> list[Problem]:
-    return [problem for problem in problems if not problem.field.startswith(("data.", "tokenizer.file"))]
+    """Without those of the text, and without a remedy that the run would refuse: only its layout can give way."""
+    return [
+        problem
+        if problem.field in {*CHANGEABLE, BATCH}
+        else msgspec.structs.replace(problem, hint="it belongs to the run: choose another layout")
+        for problem in problems
+        if problem.field == "data.sequence_length" or not problem.field.startswith(("data.", "tokenizer.file"))
+    ]
 
 
 def _other_batch(before: Layout, after: Layout) -> Problem:

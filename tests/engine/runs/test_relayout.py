@@ -95,6 +95,41 @@ def test_a_micro_batch_that_no_longer_divides_is_found_anew_unless_it_was_given(
     assert "is not the batch size 12" in problems(run, "layout.devices=4", "layout.micro_batch=6")["layout.micro_batch"]
 
 
+def test_uneven_micro_batches_are_dropped_with_another_number_of_data_ranks(ended: Made) -> None:
+    run = ended(OptimSpec(batch_size=16), micro_batch=None, micro_batches=(3, 5), accumulation=None)
+    plan = read_plan(run)
+    assert plan is not None
+    uneven = msgspec.structs.replace(plan.layout, micro_batch=5, micro_batches=(3, 5))
+    run.plan.write_bytes(msgspec.json.encode(PlanFile(layout=uneven)))
+    assert changed(run, "layout.precision=bf16-mixed").layout.micro_batches == (3, 5)
+    wider = changed(run, "layout.devices=4")
+    assert (wider.spec.layout.micro_batches, wider.layout.dp_replicate, wider.layout.batch_size) == (None, 4, 16)
+    assert changed(run, "layout.micro_batch=4").layout.micro_batches is None
+    assert (
+        "2 micro-batches are listed"
+        in problems(run, "layout.devices=4", "layout.micro_batches=[3,5]")["layout.micro_batches"]
+    )
+
+
+def test_what_a_layout_would_want_of_the_model_is_told_without_a_remedy_that_is_refused(ended: Made) -> None:
+    run = ended(dp_replicate=2)
+    sizes = "feed_forward = 1537\nvocabulary = 4097"
+    run.spec.write_text(run.spec.read_text().replace("[model]", f"[model]\n{sizes}", 1))
+    spec = read_spec(run.spec)
+    assert (spec.model.feed_forward, spec.model.vocabulary) == (1537, 4097)
+    told = problems(run, "strategy=tensor", "layout.tp=2", "layout.devices=2")
+    assert set(told) == {"model.feed_forward", "model.vocabulary"}
+    for name, text in told.items():
+        assert "cannot be split over tp = 2" in text
+        assert f"set {name}" not in text
+        assert "it belongs to the run: choose another layout" in text
+    positions = spec.data.sequence_length
+    run.spec.write_text(run.spec.read_text().replace(f"sequence_length = {positions}", "sequence_length = 129"))
+    assert read_spec(run.spec).data.sequence_length == 129
+    told = problems(run, "strategy=auto", "layout.cp=2")
+    assert "choose another layout" in told["data.sequence_length"]
+
+
 def test_another_batch_must_be_asked_for_by_name(ended: Made) -> None:
     run = ended()
     told = problems(run, "layout.micro_batch=8", "layout.accumulation=4")
@@ -117,6 +152,7 @@ def test_what_is_the_runs_own_is_refused_by_name_together_with_all_else(ended: M
     assert set(told) == {"optim.lr", "model.layers", "seed", "layout.devices", "budget.max_steps"}
     assert "belongs to the run" in told["optim.lr"]
     assert "64 devices are asked for" in told["layout.devices"]
+    assert set(problems(run, "data.no_such=1")) == {"data.no_such"}
     unreadable = problems(run, "layout.tp=many", "layout.tensor=2", "optim.lr=5")
     assert set(unreadable) == {"layout.tp", "layout.tensor", "optim.lr"}
     assert changed(run, "optim.lr=1e-3", "strategy=single").layout.world_size == 1  # it is that already
