@@ -166,8 +166,9 @@ class FileDigest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def complete_checkpoints(directory: RunDirectory) -> list[Path]:
-    """Folders of complete checkpoints, oldest step first."""
-    return [folder for folder in checkpoint_folders(directory) if (folder / CHECKPOINT_MANIFEST).is_file()]
+    """Folders of complete checkpoints, oldest step first; one that may not be read is none."""
+    # unlike Path.is_file, it raises nothing
+    return [folder for folder in checkpoint_folders(directory) if os.path.isfile(folder / CHECKPOINT_MANIFEST)]
 
 
 def checkpoint_folders(directory: RunDirectory) -> list[Path]:
