@@ -6,7 +6,7 @@ import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 import tomli_w
@@ -237,7 +237,8 @@ _TYPES = {
 
 def _wanted(message: str, kind: Any) -> str:
     """What a field takes, in words for a person; msgspec's own message where there are none."""
-    parts = getattr(kind, "__args__", (kind,))
+    within = (get_args(part) if get_origin(part) is Literal else (part,) for part in getattr(kind, "__args__", (kind,)))
+    parts = [part for inner in within for part in inner]
     if choices := [str(item) for item in parts if isinstance(item, str)]:
         return "choose from " + ", ".join(choices)
     words = [_TYPES[part] for part in parts if part in _TYPES]

@@ -221,3 +221,15 @@ def test_what_is_no_file_is_no_data(tmp_path: Path) -> None:
         (problem,) = source_problems(DataSpec(source=str(source)))
         assert "pipe, socket or device" in problem.message
         assert problem.hint
+
+
+@pytest.mark.parametrize(
+    ("override", "choices"),
+    [
+        ("layout.strategy=fdsp", "auto, single, ddp"),
+        ("layout.schedule=1fb1", "gpipe, 1f1b, interleaved-1f1b"),
+        ("model.family=gpt", "gpt2, llama, lstm"),
+    ],
+)
+def test_a_wrong_word_is_answered_with_the_choices(override: str, choices: str) -> None:
+    assert f"choose from {choices}" in problems_of("", override)[override.partition("=")[0]]
