@@ -90,7 +90,7 @@ def _title(layout: Layout, signs: _Signs) -> str:
     if layout.schedule is not None:
         parts.append(f"{layout.schedule}, {layout.accumulation} micro-batches")
     if layout.micro_batches is not None:
-        parts.append("micro-batches of " + " ".join(map(str, layout.micro_batches)))
+        parts.append("micro-batches of " + ", ".join(map(str, layout.micro_batches)))
     return signs.dot.join(parts)
 
 
@@ -158,8 +158,9 @@ def _rows(layout: Layout, rows: tuple[str, ...], columns: tuple[str, ...], broke
         for first in range(0, len(cells), broken):
             piece = cells[first : first + broken]
             last = first + len(piece) - 1
-            span = f"{columns[-1]} {first}" + (f"-{last}" if last > first else "")
-            yield _Row(f"{label} {span}".strip(), piece)
+            name = f"{label} {columns[-1]} ".lstrip()
+            # The name once: repeated, the pieces of one row would read as the ranks of another axis.
+            yield _Row((name if first == 0 else " " * len(name)) + _span(range(first, last + 1)), piece)
 
 
 def _rank(layout: Layout, axes: Sequence[str], place: Sequence[int]) -> int:

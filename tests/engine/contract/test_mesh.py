@@ -156,3 +156,9 @@ def test_a_drawing_says_host_device_and_layers() -> None:
         "node1: ranks 0-3 on cuda 0-3",
         "node2: ranks 4-7 on cuda 0-3",
     ]
+
+
+def test_a_row_that_goes_on_below_names_its_axis_once() -> None:
+    lines = draw_mesh(layout(dp_replicate=8, micro_batches=(6, 2)), 6, 70)
+    assert "micro-batches of 6, 2" in lines[0]
+    assert [line.partition("│")[0] for line in lines[2:4]] == ["dp_replicate 0-3  ", "             4-7  "]
