@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.contract.errors import TraindeckError
+from engine.contract.errors import RunError, TraindeckError
 from engine.hardware.detect import detect
 from engine.planner.estimate import estimate, fit_problems, plan_object
 from engine.runs import control
@@ -20,10 +20,15 @@ from tui.text import printable
 def resume_under(name: str, sets: Sequence[str], *, dry_run: bool, force: bool, as_json: bool) -> None:
     """Change the layout of an ended or paused run and start it. Raises TraindeckError before anything is touched."""
     run = find_run(name)
+    machine = detect()
+    try:
+        change = plan_relayout(run, sets, machine)  # first: a field that cannot change never can, in no state
+    except RunError:
+        if not dry_run:
+            require_changeable(run)  # a run that has only begun may have no plan yet
+        raise
     if not dry_run:
         require_changeable(run)
-    machine = detect()
-    change = plan_relayout(run, sets, machine)
     found = estimate(change.spec, machine)
     problems = fit_problems(found)
     if dry_run:

@@ -98,6 +98,19 @@ def test_what_is_not_of_the_layout_is_refused_and_nothing_is_touched(
     assert (begun, list(ended_run.path.glob("*.1"))) == ([], [])
 
 
+def test_a_field_of_the_run_is_refused_before_its_state(
+    call: Call, ended_run: RunDirectory, begun: list[RunDirectory], monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setattr("engine.runs.relayout.read_state", lambda run: ("running", None))
+    done = call("resume", ended_run.id, "--set", "model.layers=3")
+    assert done.code == 2
+    assert "model.layers: belongs to the run" in done.err
+    done = call("resume", ended_run.id, "--set", "layout.micro_batch=1")
+    assert done.code == 1
+    assert f"traindeck stop {ended_run.id} --wait" in done.err
+    assert begun == []
+
+
 def test_a_live_run_is_to_be_stopped_first(call: Call, new_run: Callable[..., RunDirectory]) -> None:
     run = new_run("young")
     done = call("resume", run.id, "--set", "layout.strategy=fsdp")
