@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual.events import Key
 from textual.pilot import Pilot
 
 from engine.contract.machine import Machine
@@ -114,6 +115,28 @@ async def test_the_panel_has_exact_size_memory_tokens_and_command() -> None:
         assert "100 steps, 410 K tokens" in page
         assert "--set budget.max_steps=100" in page
         assert screen.verdict.command.endswith("--set budget.max_steps=100 --set layout.devices=2")
+
+
+async def test_every_press_of_a_fast_hand_counts() -> None:
+    app = deck()
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await opened(pilot)
+        form = screen.query_one(Form)
+        rows = [row for row in form.query(FieldRow) if row.display]
+        assert form.focus_field(rows[0].field.name)
+        await pilot.pause()
+
+        def press(*keys: tuple[str, str | None]) -> None:
+            for key, character in keys:
+                app.post_message(Key(key, character))
+
+        press(*[("down", None)] * 5)
+        await until(pilot, lambda: rows[5].has_focus_within)
+        press(*[("up", None)] * 3)
+        await until(pilot, lambda: rows[2].has_focus_within)
+        place = next(index for index, row in enumerate(rows) if row.field.name == "optim.lr")
+        press(*[("down", None)] * (place - 2), ("end", None), ("ctrl+u", None), ("7", "7"))
+        await until(pilot, lambda: screen.draft.texts["optim.lr"] == "7")
 
 
 async def test_more_devices_than_there_are_is_told_at_the_field() -> None:

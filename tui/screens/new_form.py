@@ -164,10 +164,14 @@ class Form(VerticalScroll, can_focus=False, inherit_bindings=False):
     def focus_field(self, name: str) -> bool:
         """Put the cursor into a field; False while it is not shown."""
         try:
-            self.row(name).editor.focus()
+            self._go_to(self.row(name))
         except NoMatches:
             return False
         return True
+
+    def _go_to(self, row: FieldRow) -> None:
+        """Put the cursor into a row at once: ``focus`` waits, and keys that come meanwhile would start from here."""
+        self.screen.set_focus(row.editor)
 
     def action_step(self, rows: int) -> None:
         shown = self._shown()
@@ -177,7 +181,7 @@ class Form(VerticalScroll, can_focus=False, inherit_bindings=False):
         if here + rows >= len(shown):
             self.screen.focus_next()
         else:
-            shown[max(0, here + rows)].editor.focus()
+            self._go_to(shown[max(0, here + rows)])
 
     def action_jump(self, steps: int) -> None:
         """Go to the first field of the section before or after."""
@@ -196,7 +200,7 @@ class Form(VerticalScroll, can_focus=False, inherit_bindings=False):
         places = [shown.index(row) for row in firsts]
         beyond = [place for place in places if (place > here if steps > 0 else place < here)]
         if beyond:
-            shown[beyond[0] if steps > 0 else beyond[-1]].editor.focus()
+            self._go_to(shown[beyond[0] if steps > 0 else beyond[-1]])
 
     @on(Input.Submitted)
     def _entered(self, event: Input.Submitted) -> None:
