@@ -28,7 +28,11 @@ class ActionProvider(Provider):
     def _offered(self) -> Iterator[Action]:
         place = getattr(self.screen, "PLACE", "")
         for action in (*actions_of(place), *actions_of(ANYWHERE)):
-            if not action.palette or not self._possible(action):
+            if not action.palette:
+                continue
+            if not self._possible(action):
+                if (refusal := self._refusal(action)) is not None:
+                    yield replace(action, help=refusal)
                 continue
             title_of = getattr(self.screen, "title_of", None)
             title = action.title if title_of is None else title_of(action.name, action.title)
@@ -41,6 +45,10 @@ class ActionProvider(Provider):
         arguments = (rest.rstrip(")").strip("'\""),) if rest else ()
         return node.check_action(name, arguments) is True
 
+    def _refusal(self, action: Action) -> str | None:
+        refusal_of = getattr(self.screen, "refusal_of", None)
+        return None if refusal_of is None or action.name.startswith("app.") else refusal_of(action.name)
+
     def _title(self, action: Action) -> str:
         key = f"  ({key_text(action.keys.split(',')[0])})" if action.keys else ""
         return action.title + key
@@ -49,6 +57,9 @@ class ActionProvider(Provider):
         screen = self.screen
 
         async def run() -> None:
+            if not self._possible(action) and (refusal := self._refusal(action)) is not None:
+                screen.notify(refusal, title=action.title, severity="warning", timeout=6, markup=False)
+                return
             await screen.run_action(action.name)
 
         return run

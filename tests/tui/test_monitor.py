@@ -262,6 +262,51 @@ async def test_panes_pages_and_axes_by_key(tmp_path: Path) -> None:
         await until(pilot, lambda: not isinstance(app.screen, MonitorScreen))
 
 
+@pytest.mark.parametrize(("size", "keys"), [((80, 24), "6"), ((120, 40), "66")], ids=["80x24", "120x40"])
+async def test_a_pane_without_room_is_shown_alone(size: tuple[int, int], keys: str, tmp_path: Path) -> None:
+    app = TraindeckApp(open_run=recorded_run(tmp_path).path)
+    async with app.run_test(size=size) as pilot:
+        screen = await watch(pilot)
+        await pilot.press(*keys)
+        norm, speed = screen.query_one("#grad-norm", Chart), screen.query_one("#speed", Chart)
+        await until(pilot, lambda: norm.size.height > size[1] // 2 and "─ gradient norm" in text(app))
+        await until(pilot, lambda: norm.size.width == size[0])
+        await pilot.press("escape")
+        await until(pilot, lambda: "Numbers" in text(app) or "learning rate" in text(app))
+        await pilot.press("7")
+        await until(pilot, lambda: speed.size.height > size[1] // 2 and "─ tokens/s" in text(app))
+        await pilot.press("6")
+        await until(pilot, lambda: norm.size.width == size[0] and not speed.is_on_screen)
+        await pilot.press("escape")
+        await until(pilot, lambda: screen.query_one("#loss").is_on_screen and not speed.is_on_screen)
+        assert app.screen is screen
+
+
+async def test_a_pane_of_a_run_that_prepares_is_shown_alone(tmp_path: Path) -> None:
+    app = TraindeckApp(open_run=recorded_run(tmp_path, preparing=True, state="starting").path)
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await watch(pilot)
+        for key, name in (("2", "perplexity"), ("1", "loss"), ("7", "speed")):
+            await pilot.press(key)
+            await until(pilot, lambda name=name: screen.query_one(f"#{name}").size.height > 12)  # type: ignore[misc]
+        await pilot.press("escape")
+        await until(pilot, lambda: "training the tokenizer" in text(app))
+
+
+async def test_the_palette_says_what_comes_before_another_layout(tmp_path: Path) -> None:
+    app = TraindeckApp(open_run=recorded_run(tmp_path, steps=30).path)
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        screen = await watch(pilot)
+        assert "Other layout" not in shown(app)[-1]
+        await pilot.press("ctrl+p")
+        await until(pilot, lambda: app.screen is not screen)
+        await pilot.press(*"other lay")
+        await until(pilot, lambda: "Other layout" in text(app) and "stop it first" in text(app))
+        await pilot.press("down", "enter")
+        await until(pilot, lambda: any("stop it first" in toast for toast in toasts(app)))
+        assert app.screen is screen
+
+
 async def test_nothing_is_written_while_nothing_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     app = TraindeckApp(open_run=recorded_run(tmp_path).path)
     async with app.run_test(size=(120, 40)) as pilot:

@@ -12,6 +12,9 @@ from tui.feeds import FeedFailed
 from tui.text import printable
 from tui.widgets.frame import KeyBar, TopBar
 
+STOP_FIRST = "stop it first (S): a run changes its layout between its attempts"
+"""Why a run at work is not asked for another layout."""
+
 
 class DeckScreen(Screen[None]):
     """A screen between the two lines; subclasses say what is in it by :meth:`compose_body`."""
@@ -33,6 +36,11 @@ class DeckScreen(Screen[None]):
         """What ``action`` is called now in key line and palette; None where its key is only answered with a no."""
         del action
         return title
+
+    def refusal_of(self, action: str) -> str | None:
+        """What to do first, where the palette lists ``action`` although it cannot be done now; None elsewhere."""
+        del action
+        return None
 
     def on_mount(self) -> None:
         self.watch(self.app, "machine_summary", self._tell_machine)

@@ -10,14 +10,15 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
+from textual.widget import Widget
 
 from engine.contract.events import CommandDone, Failure, Started
 from engine.contract.rundir import RunDirectory
-from engine.contract.states import ENDED, TAKES, Action
+from engine.contract.states import ENDED, LIVE, TAKES, Action
 from tui import feeds
 from tui.actions import bindings
 from tui.narrow import narrow
-from tui.screens.frame import DeckScreen
+from tui.screens.frame import STOP_FIRST, DeckScreen
 from tui.series import X_NAMES, X_WORDS, Derived, Series
 from tui.state import RunView
 from tui.text import printable
@@ -69,9 +70,9 @@ class MonitorScreen(DeckScreen):
         &.-preparing #preparation { display: block; }
         &.-preparing #loss, &.-preparing #second { display: none; }
         &.-failed #pages { height: 6fr; }
-        &.-enlarged Painted { display: none; }
-        &.-enlarged RunHeader { display: block; }
-        &.-enlarged .-large { display: block; height: 1fr; }
+        &.-enlarged Painted { display: none !important; }
+        &.-enlarged RunHeader { display: block !important; }
+        &.-enlarged .-large { display: block !important; height: 1fr !important; }
         &.-in-curves #numbers, &.-in-numbers #curves { display: none; }
         &.-in-numbers #numbers { width: 1fr; }
         &.-in-curves #second { display: none; }
@@ -187,12 +188,12 @@ class MonitorScreen(DeckScreen):
     def action_pane(self, number: int) -> None:
         """Focus a pane; enlarge the one that has the focus, and make it small again."""
         pane = self.query_one(f"#{PANES[number - 1]}", Painted)
-        if self._enlarged is not None and self._enlarged is not pane:
-            self._enlarge(None)
-        if not pane.display:
+        large = self._enlarged
+        hidden = not all(node.display for node in pane.ancestors_with_self if isinstance(node, Widget))
+        if hidden or large not in {None, pane}:
             self._enlarge(pane)
         elif self.focused is pane:
-            self._enlarge(None if self._enlarged is pane else pane)
+            self._enlarge(None if large is pane else pane)
         self.call_after_refresh(pane.focus)
 
     @property
@@ -248,6 +249,9 @@ class MonitorScreen(DeckScreen):
         if action == "checkpoint":
             return state in TAKES["checkpoint"]
         return True
+
+    def refusal_of(self, action: str) -> str | None:
+        return STOP_FIRST if action == "relayout" and self.view.state in LIVE else None
 
     def title_of(self, action: str, title: str) -> str | None:
         """One key pauses and goes on. It is always taken, for behind it another screen would open."""

@@ -17,10 +17,11 @@ from textual.widgets import Static
 from engine.contract.errors import SpecError
 from engine.contract.rundir import RunDirectory
 from engine.contract.specfile import read_spec
-from engine.contract.states import ENDED, TAKES
+from engine.contract.states import ENDED, LIVE, TAKES
 from tui import feeds
 from tui.actions import bindings
 from tui.screens.filtered import FilteredScreen
+from tui.screens.frame import STOP_FIRST
 from tui.screens.runs_rows import COLUMNS, row_of
 from tui.summary import data_summary, layout_summary, model_summary
 from tui.text import human_duration, human_number, human_time, printable, reason_words
@@ -215,6 +216,10 @@ class RunsScreen(FilteredScreen):
         if action == "relayout":
             return run.state in ENDED | {"paused"}
         return run.state in TAKES[action] if action in TAKES else True
+
+    def refusal_of(self, action: str) -> str | None:
+        run = self.selected if self.is_mounted and self.runs else None
+        return STOP_FIRST if action == "relayout" and run is not None and run.state in LIVE else None
 
     def action_open(self) -> None:
         """Watch the selected run."""
