@@ -10,6 +10,7 @@ from engine.contract.events import CommandDone
 from engine.contract.journal import EventReader
 from engine.contract.rundir import Command, RunDirectory
 from engine.contract.states import ENDED, TAKES, Action
+from engine.runs.budgetleft import require_budget_left
 from engine.runs.inbox import append_command
 from engine.runs.launch import start
 from engine.runs.relayout import Relayout, change_layout, changing, require_changeable
@@ -58,9 +59,11 @@ def _wait_for_supervisor(run: RunDirectory) -> None:
 def resume(run: RunDirectory) -> Command | None:
     """Go on with a paused run, or start an ended one again from its newest good checkpoint.
 
-    Returns the request to a paused one; None where the processes were started anew. Raises RunError.
+    Returns the request to a paused one; None where the processes were started anew. Raises RunError, also where its
+    budget is used up.
     """
     if read_state(run)[0] in ENDED:
+        require_budget_left(run)
         start(run)
         return None
     return request(run, "resume")
@@ -69,9 +72,10 @@ def resume(run: RunDirectory) -> Command | None:
 def resume_under(run: RunDirectory, change: Relayout, estimate_json: dict[str, Any] | None = None) -> None:
     """Go on with an ended run, or with a paused one once it has ended, under the layout of ``change``.
 
-    Raises RunError; a run that trains has to be stopped first.
+    Raises RunError; a run that trains has to be stopped first, and one whose budget is used up needs more of it.
     """
     require_changeable(run)
+    require_budget_left(run, change.spec.budget)
     if read_state(run)[0] == "paused":
         request(run, "stop")
         deadline = time.monotonic() + _END_SECONDS
