@@ -10,7 +10,7 @@ import pytest
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The one choice that the tests leave to a person."""
     parser.addoption(
-        "--every-layout", action="store_true", help="train all layouts of four ranks, not thirty of them (10 minutes)"
+        "--every-layout", action="store_true", help="train all layouts of four ranks, not 24 of them (5 minutes)"
     )
 
 

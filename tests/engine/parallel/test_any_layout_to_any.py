@@ -15,7 +15,7 @@ from tests.engine.parallel.ranks import Trained, losses_of, train_all, weights_o
 from tests.engine.parallel_layouts import name_of, possible_layouts
 from tests.engine.processes import run_ranks
 
-PAIRS, SOURCES, HALF = 30, 10, 10
+PAIRS, SOURCES, HALF = 30, 8, 10
 LOSS, WEIGHT = 1e-4, 1e-3
 
 
@@ -23,7 +23,7 @@ LOSS, WEIGHT = 1e-4, 1e-3
 def test_thirty_changes_of_layout(make_run, record_property, capsys) -> None:
     chance = random.Random(2026)
     choices = [alone(), alone(4)]
-    for ranks, some in ((2, 9), (4, 19)):
+    for ranks, some in ((2, 15), (4, 9)):
         choices += chance.sample(possible_layouts(ranks, shape_of(), SEQUENCE, BATCH), some)
     whole = make_run(alone())
     first = chance.sample(choices, SOURCES)

@@ -16,7 +16,7 @@ from tests.engine.processes import run_ranks
 LOSS, WEIGHT = 1e-4, 1e-3
 TOGETHER = 10
 """Trainings that one set of processes does: each of them leaves its process groups behind."""
-FOURS = 30
+FOURS = 24
 """Layouts of four ranks in a usual run of the tests; ``--every-layout`` takes all."""
 
 
