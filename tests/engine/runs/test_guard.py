@@ -54,9 +54,10 @@ def test_exit_code_is_passed_on_and_recorded(tmp_path: Path, code: str, exit_cod
 def test_a_killed_worker_is_recorded_with_its_signal(tmp_path: Path) -> None:
     process, worker = _start(tmp_path)
     with process:
-        assert _recorded(tmp_path) == {"rank": 3, "guard": process.pid, "pid": worker}
+        before = _recorded(tmp_path)
         os.kill(worker, signal.SIGKILL)
         assert process.wait(30) == -signal.SIGKILL
+    assert before == {"rank": 3, "guard": process.pid, "pid": worker, "host": os.uname().nodename}
     assert _recorded(tmp_path)["exit_code"] == -signal.SIGKILL
 
 
