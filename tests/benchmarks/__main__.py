@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ("engine_speed", "screen_cost")
+BENCHMARKS = ("engine_speed", "parallel_overhead", "screen_cost")
 
 
 def main() -> int:

@@ -29,6 +29,7 @@ COMMANDS = [
     "devices",
     "hosts",
     "presets",
+    "strategies",
     "data",
     "generate",
     "eval",
